@@ -1,0 +1,44 @@
+//! Reconstructed images, complex and with their noise.
+
+use num_complex::Complex32;
+
+use super::{AcquisitionStamps, Csm, FrameKey, Geometry, Provenance};
+
+/// What a voxel value means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intensity {
+    /// Linear in the signal, unknown factor, unknown noise.
+    Arbitrary,
+    /// Linear in the signal; `noise_std` gives the noise of each voxel in the same unit.
+    WithNoise,
+}
+
+/// One reconstructed image or 3D slab.
+///
+/// # Shapes
+/// Every map is `[z, y, x]` of `geometry.matrix`, x contiguous.
+#[derive(Clone, Debug)]
+pub struct ReconImage {
+    /// Which image.
+    pub key: FrameKey,
+    /// Where it lies.
+    pub geometry: Geometry,
+    /// Table position, mm.
+    pub table_position_mm: [f32; 3],
+    /// Complex voxels.
+    pub voxels: Vec<Complex32>,
+    /// What the voxels mean.
+    pub intensity: Intensity,
+    /// Standard deviation of the noise in the real (and in the imaginary) part of each voxel;
+    /// `None` exactly when `intensity` is `Arbitrary`. `|voxels| / noise_std` is the image in SNR units.
+    pub noise_std: Option<Vec<f32>>,
+    /// Noise amplification by parallel imaging against the fully sampled scan, at least 1; `None` if the method
+    /// gives none.
+    pub gfactor: Option<Vec<f32>>,
+    /// Sensitivity maps at the image's matrix, if asked for.
+    pub csm: Option<Csm>,
+    /// Vendor clocks.
+    pub stamps: AcquisitionStamps,
+    /// How it came to be.
+    pub provenance: Provenance,
+}

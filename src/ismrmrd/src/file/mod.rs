@@ -1,0 +1,1 @@
+//! ISMRMRD HDF5 files, read and written.

@@ -1,0 +1,115 @@
+//! One image: header, meta attributes, voxels.
+
+use num_complex::{Complex32, Complex64};
+
+/// Length of the packed image header in files and on the wire, in bytes.
+pub const IMAGE_HEADER_BYTES: usize = 198;
+
+/// What the voxels are (`image_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+#[allow(missing_docs)]
+pub enum ImageType {
+    Magnitude = 1,
+    Phase = 2,
+    Real = 3,
+    Imag = 4,
+    Complex = 5,
+}
+
+/// The fixed part of an image (`ISMRMRD_ImageHeader`, 198 bytes packed, little-endian).
+///
+/// # Units
+/// Lengths: mm, patient coordinates (LPS). Time stamps: vendor ticks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct ImageHeader {
+    pub version: u16,
+    /// 1 u16, 2 i16, 3 u32, 4 i32, 5 f32, 6 f64, 7 complex64, 8 complex128.
+    pub data_type: u16,
+    pub flags: u64,
+    pub measurement_uid: u32,
+    /// x, y, z.
+    pub matrix_size: [u16; 3],
+    /// x, y, z in mm.
+    pub field_of_view: [f32; 3],
+    pub channels: u16,
+    pub position: [f32; 3],
+    pub read_dir: [f32; 3],
+    pub phase_dir: [f32; 3],
+    pub slice_dir: [f32; 3],
+    pub patient_table_position: [f32; 3],
+    pub average: u16,
+    pub slice: u16,
+    pub contrast: u16,
+    pub phase: u16,
+    pub repetition: u16,
+    pub set: u16,
+    pub acquisition_time_stamp: u32,
+    pub physiology_time_stamp: [u32; 3],
+    /// See [`ImageType`]; carried as found.
+    pub image_type: u16,
+    pub image_index: u16,
+    pub image_series_index: u16,
+    pub user_int: [i32; 8],
+    pub user_float: [f32; 8],
+    pub attribute_string_len: u32,
+}
+
+impl Default for ImageHeader {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            data_type: 0,
+            flags: 0,
+            measurement_uid: 0,
+            matrix_size: [0; 3],
+            field_of_view: [0.0; 3],
+            channels: 1,
+            position: [0.0; 3],
+            read_dir: [1.0, 0.0, 0.0],
+            phase_dir: [0.0, 1.0, 0.0],
+            slice_dir: [0.0, 0.0, 1.0],
+            patient_table_position: [0.0; 3],
+            average: 0,
+            slice: 0,
+            contrast: 0,
+            phase: 0,
+            repetition: 0,
+            set: 0,
+            acquisition_time_stamp: 0,
+            physiology_time_stamp: [0; 3],
+            image_type: 0,
+            image_index: 0,
+            image_series_index: 0,
+            user_int: [0; 8],
+            user_float: [0.0; 8],
+            attribute_string_len: 0,
+        }
+    }
+}
+
+/// Voxels `[channel, z, y, x]`, x contiguous, in one of the eight types of the specification.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Pixels {
+    U16(Vec<u16>),
+    I16(Vec<i16>),
+    U32(Vec<u32>),
+    I32(Vec<i32>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    C32(Vec<Complex32>),
+    C64(Vec<Complex64>),
+}
+
+/// An image with its meta attributes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// The fixed part; `data_type` and `attribute_string_len` are set from the fields below when written.
+    pub head: ImageHeader,
+    /// Meta attributes as XML text, byte for byte as found (see [`crate::Meta`]); may be empty.
+    pub attributes: String,
+    /// Voxels.
+    pub pixels: Pixels,
+}

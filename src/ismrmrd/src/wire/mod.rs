@@ -1,0 +1,1 @@
+//! MRD streams: v1 messages and v2 (yardl) records.

@@ -1,0 +1,3 @@
+//! Parse, call the command, map the result to an exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Counters, stage times, image quality.

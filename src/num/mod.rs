@@ -1,0 +1,3 @@
+//! Numerics with no MR in them.
+
+pub mod fft;

@@ -1,0 +1,1 @@
+//! K-space in, image out.

@@ -1,0 +1,1 @@
+//! Files of any kind in, an ISMRMRD header and readouts out.
