@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""Golden values: small inputs, and what independent programs make of them. Output: tests/golden/CASE/{case.toml,*.npy}.
+
+Usage: make_golden.py [CASE ...]      needs BART 0.8 on the path and the Python packages of scripts/bench/README.md.
+
+Arrays are row-major, complex64 unless said, k-space [coil, y, x] with DC at n/2. Nothing here reads a line of Cauda.
+"""
+import datetime, os, sys
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import numpy as np
+import scipy.ndimage as nd
+import peers as P
+import simulate as S
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/golden")
+V = P.versions()
+
+
+def save(case, arrays, thresholds, programs, what):
+    d = os.path.join(ROOT, case); os.makedirs(d, exist_ok=True)
+    for k, a in arrays.items():
+        a = np.ascontiguousarray(a)
+        if a.nbytes > 200_000: raise SystemExit(f"{case}/{k}: {a.nbytes} bytes")
+        np.save(os.path.join(d, k + ".npy"), a)
+    with open(os.path.join(d, "case.toml"), "w") as f:
+        f.write(f'what = "{what}"\nscript = "scripts/golden/make_golden.py {case}"\ndate = "{datetime.date.today()}"\n')
+        f.write("programs = { " + ", ".join(f'{p} = "{V[p]}"' for p in programs) + " }\n\n[arrays]\n")
+        for k, a in arrays.items():
+            f.write(f'{k} = "{a.dtype} {list(a.shape)}"\n')
+        f.write("\n[thresholds]\n")
+        for k, (v, why) in thresholds.items():
+            f.write(f"{k} = {v}  # {why}\n")
+    print(case, {k: a.shape for k, a in arrays.items()})
+
+
+def scan(n=48, coils=4, snr=60., seed=1, os_=3):
+    """Small noisy scan, whitened: k-space [coil, y, x], truth (root-sum-of-squares), inside mask, true maps."""
+    rng = np.random.default_rng(seed)
+    obj = S.object_slice(5, .1, n * os_, n * os_); mp = S.loop_maps(coils, [.1], n * os_, n * os_)[:, 0]
+    k = np.stack([S.crop(S.crop(P.fftc(obj * m, (0, 1)), 0, n), 1, n) for m in mp])
+    im = P.ifftc(k, (1, 2)); t = np.sqrt((abs(im) ** 2).sum(0))
+    g = snr / np.median(t[t > .2 * t.max()])
+    k = k * g + rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
+    mask = (abs(obj).reshape(n, os_, n, os_) > .02).mean((1, 3)) > .5
+    return k.astype(np.complex64), (t * g).astype(np.float32), mask
+
+
+def fft():
+    rng = np.random.default_rng(0)
+    out = {}
+    for ny, nx in ((6, 8), (7, 9), (5, 12), (1, 13), (11, 1)):
+        x = (rng.standard_normal((2, ny, nx)) + 1j * rng.standard_normal((2, ny, nx))).astype(np.complex64)
+        out[f"image_{ny}x{nx}"] = x
+        out[f"kspace_{ny}x{nx}"] = P.fftc(x.astype(np.complex128), (1, 2)).astype(np.complex64)
+    save("fft", out, dict(relative=(2e-6, "f32 rounding")), ["scipy"], "Centred unitary 2D transform, image to k-space, by scipy.fft in double precision")
+
+
+def whitening():
+    rng = np.random.default_rng(3)
+    psi = S.covariance(6) * 40.
+    L = np.linalg.cholesky(psi / 2)
+    noise = (L @ (rng.standard_normal((6, 2048)) + 1j * rng.standard_normal((6, 2048)))).astype(np.complex64)
+    b = P.BART
+    x = noise[:, None, None, :]
+    _, w, cov = b.run("whiten", x, x, outputs=3)
+    w = w.reshape(6, 6) if w.size == 36 else w; cov = cov.reshape(6, 6)
+    # BART's files are column-major over (coil, coil'); decide row/column by what whitens.
+    best = min(((np.linalg.norm((m.conj() if c else m) @ noise @ noise.conj().T @ (m.conj() if c else m).conj().T / 2048 - np.eye(6)), m.conj() if c else m)
+                for m in (w, w.T) for c in (0, 1)), key=lambda t: t[0])
+    assert best[0] < 1e-2, best[0]
+    num = (noise.astype(np.complex128) @ noise.astype(np.complex128).conj().T) / 2048
+    cb = cov if np.linalg.norm(cov - num) < np.linalg.norm(cov.T - num) else cov.T
+    print("whitening: BART against numpy, covariance", np.linalg.norm(cb - num) / np.linalg.norm(num), "scale", np.linalg.norm(cb) / np.linalg.norm(num))
+    ours = np.sqrt(2) * best[1]   # unit variance per complex sample -> per component
+    print("   whitening matrix:", np.linalg.norm(ours - np.linalg.inv(np.linalg.cholesky(num / 2))) / np.linalg.norm(ours))
+    save("whitening", dict(noise=noise, covariance=cb.astype(np.complex64), whitening=ours.astype(np.complex64)),
+         dict(covariance=(6e-4, "relative; BART divides by n - 1, we by n"), whitening=(6e-4, "relative; the same")), ["bart"],
+         "bart whiten: noise [coil, sample] -> covariance E[n n^H] and lower-triangular whitening matrix, times sqrt(2): unit noise per component")
+
+
+def espirit():
+    k, t, m = scan()
+    b = P.BART
+    one, ev1 = b.run("ecalib", "-m1", "-r20", "-k6", "-t0.001", "-c0.8", k[:, None], outputs=2)
+    two, ev2 = b.run("ecalib", "-m2", "-r20", "-k6", "-t0.001", "-c0.8", k[:, None], outputs=2)
+    n = k.shape[-1]
+    save("espirit", dict(kspace=k, maps1=one.reshape(4, n, n), eigen1=ev1.reshape(n, n), maps2=two.reshape(2, 4, n, n), eigen2=ev2.reshape(2, n, n), inside=m),
+         dict(maps=(.02, "relative, inside the object, phase of each voxel fitted"), eigen=(.02, "absolute, inside the object"), support=(.02, "fraction of voxels inside whose crop differs")), ["bart"],
+         "bart ecalib -m1 and -m2, -r20 -k6 -t0.001 -c0.8, 48x48, 4 coils")
+
+
+def espirit_rect():
+    k, t, m = scan(60, 5, seed=4)
+    k = P.fftc(P.ifftc(k, (1, 2))[:, 6:-7, :], (1, 2)).astype(np.complex64); m = m[6:-7]   # 47 x 60
+    one, ev = P.BART.run("ecalib", "-m1", "-r16", "-k5", "-t0.001", "-c0.8", k[:, None], outputs=2)
+    save("espirit_rect", dict(kspace=k, maps1=one.reshape(k.shape), eigen1=ev.reshape(k.shape[1:]), inside=m),
+         dict(maps=(.02, "as espirit"), eigen=(.02, "absolute"), support=(.02, "as espirit")), ["bart"], "bart ecalib -m1 -r16 -k5 on an odd, rectangular 47x60 image, 5 coils")
+
+
+def sampling(n, r, acs):
+    img, cal = S.regular(n, r, acs)
+    return img, cal
+
+
+def grappa():
+    k, t, m = scan(48, 6, seed=2)
+    out, th = dict(full=k.astype(np.complex64), truth=t, inside=m), {}
+    for r in (2, 3):
+        img, cal = sampling(48, r, 20)
+        u = (k * (img | cal)[None, :, None]).astype(np.complex64)
+        f = P.grappa_mdgrappa(u[:, None], 20, (5, 5), lam=.01)[:, 0].astype(np.complex64)
+        out[f"lines_r{r}"] = (img | cal); out[f"filled_r{r}"] = f
+        th[f"nrmse_r{r}"] = (round(P.nrmse(P.rss(f[:, None])[0], t, m), 5), "pygrappa's own error against the truth, magnitude inside")
+        for kern in ((4, 5), (2, 5)):
+            g = P.grappa_mdgrappa(u[:, None], 20, kern, lam=.01)
+            th[f"nrmse_r{r}_{kern[0]}x{kern[1]}"] = (round(P.nrmse(P.rss(g)[0], t, m), 5), "same, another kernel")
+    save("grappa", out, th, ["pygrappa"], "pygrappa.mdgrappa, kernel 5x5, lamda 0.01, R=2 and 3 with 20 calibration lines, 48x48, 6 coils")
+
+
+def cg_sense():
+    k, t, m = scan(48, 6, seed=2)
+    maps = P.BART.run("ecalib", "-m1", "-r20", "-k6", "-c0.", k[:, None])
+    out, th = dict(full=k, maps=maps.reshape(k.shape), truth=t, inside=m), {}
+    rng = np.random.default_rng(9)
+    masks = {}
+    for r in (2, 3):
+        img, _ = sampling(48, r, 0); masks[f"regular_r{r}"] = np.repeat(img[:, None], 48, 1)
+        img, cal = sampling(48, r, 16); masks[f"acs_r{r}"] = np.repeat((img | cal)[:, None], 48, 1)
+    v, _ = S.vd1d(48, 3, 8); masks["vd1d"] = np.repeat(v[:, None], 48, 1)
+    pm, _ = S.poisson2d(48, 48, 3, 10); masks["poisson"] = pm
+    for name, mk in masks.items():
+        u = (k * mk).astype(np.complex64)
+        s = maps.astype(np.complex128)
+        lam = 0.02 if name != "regular_r2" else 0.
+        x64 = dense_cg(u, s[:, 0], mk, lam)
+        b = P.pics_bart(u[:, None], maps, 0., 200).reshape(48, 48)
+        b0 = dense_cg(u, s[:, 0], mk, 0., 400)
+        print(f"   {name}: BART 200 iterations vs double CG, lambda 0:", np.linalg.norm(b - b0) / np.linalg.norm(b0), " nrmse", P.nrmse(b, t, m), P.nrmse(x64, t, m))
+        out[f"mask_{name}"] = mk; out[f"solution_{name}"] = x64.astype(np.complex64)
+        if "regular" in name or "acs" in name: out[f"bart_{name}"] = b   # lambda 0 on the others amplifies noise without end
+        th[f"lambda_{name}"] = (lam, "Tikhonov weight of solution_: A^H A + lambda, unitary transforms, maps of unit norm")
+        th[f"nrmse_{name}"] = (round(P.nrmse(x64, t, m), 5), "solution_ against the truth, magnitude inside")
+    th["relative"] = (1e-3, "||x - solution|| / ||solution||, iteration run to convergence")
+    th["relative_unfold"] = (1e-4, "same, direct unfolding of the regular masks")
+    save("cg_sense", out, th, ["bart", "numpy"], "Tikhonov SENSE with given maps (bart ecalib): converged double-precision solution (numpy) and bart pics -l2 -r0 -i200")
+
+
+def dense_cg(u, s, mk, lam, iters=2000):
+    """Conjugate gradients in double precision to 1e-11."""
+    A = lambda x: (s.conj() * P.ifftc(mk * P.fftc(s * x, (1, 2)), (1, 2))).sum(0) + lam * x
+    b = (s.conj() * P.ifftc(u.astype(np.complex128), (1, 2))).sum(0)
+    x = np.zeros_like(b); r = b.copy(); p = r.copy(); rs = np.vdot(r, r).real; r0 = rs
+    for _ in range(iters):
+        q = A(p); a = rs / np.vdot(p, q).real; x += a * p; r -= a * q
+        n = np.vdot(r, r).real
+        if n < 1e-22 * r0: break
+        p = r + n / rs * p; rs = n
+    return x
+
+
+def gfactor():
+    """Pruessmann's g by dense inverses, regular R along y, and the same by the dense (irregular) encoding matrix, 1D."""
+    k, t, m = scan(24, 5, seed=6)
+    maps = P.BART.run("ecalib", "-m1", "-r16", "-k5", "-c0.", k[:, None])[:, 0].astype(np.complex128)
+    out = dict(maps=maps.astype(np.complex64), inside=m)
+    n = 24
+    for r in (2, 3):
+        g = np.zeros((n, n)); std = np.zeros((n, n))
+        for x in range(n):
+            for y in range(n // r):
+                ys = [y + j * n // r for j in range(r)]
+                s = maps[:, ys, x]
+                c = s.conj().T @ s; inv = np.linalg.inv(c)
+                for j, yy in enumerate(ys):
+                    g[yy, x] = np.sqrt((inv[j, j] * c[j, j]).real); std[yy, x] = np.sqrt(inv[j, j].real * r)
+        out[f"g_r{r}"] = g.astype(np.float32); out[f"std_r{r}"] = std.astype(np.float32)
+    img, cal = sampling(24, 3, 6); mk = img | cal
+    F = P.fftc(np.eye(n, dtype=np.complex128), (0,))
+    std = np.zeros((n, n)); full = np.zeros((n, n))
+    for x in range(n):
+        E = np.concatenate([F[mk] * maps[c, :, x][None] for c in range(5)])
+        std[:, x] = np.sqrt(np.diag(np.linalg.inv(E.conj().T @ E)).real)
+        full[:, x] = 1 / np.sqrt((abs(maps[:, :, x]) ** 2).sum(0))
+    out["mask_acs_r3"] = mk; out["std_acs_r3"] = std.astype(np.float32)
+    save("gfactor", out, dict(relative=(1e-3, "closed form"), relative_irregular=(.03, "pseudo-replica and estimates: the 3 % of issue 2")), ["numpy"],
+         "Analytic g-factor and noise standard deviation (unit noise per component in k-space, unitary transforms) from given maps: regular R=2, 3; dense inverse for R=3 with 6 calibration lines")
+
+
+def homodyne():
+    n = 48
+    k, t, m = scan(n, 4, seed=8)
+    maps = P.BART.run("ecalib", "-m1", "-r20", "-k6", "-c0.", k[:, None])[:, 0]
+    im = (maps.conj() * P.ifftc(k, (1, 2))).sum(0)
+    y = P.fftc(im, (0, 1)).astype(np.complex64)
+    first = n // 4   # lines 0..first-1 missing: 6/8
+    u = y.copy(); u[:first] = 0
+    hi = u.copy()
+    keep = y.copy(); keep[n - first:] = 0
+    out = dict(full=y, missing_first=u, missing_last=keep, inside=m, image=im.astype(np.complex64))
+    # BART wants the acquired part first along the dimension (column-major dim 1 = y).
+    out["bart_missing_last"] = P.BART.run("homodyne", 1, .75, keep[None, None]).reshape(n, n)
+    truth = abs(im)
+    zf = {kk: P.nrmse(P.ifftc(v, (0, 1)), truth, m) for kk, v in (("missing_first", u), ("missing_last", keep))}
+    hb = P.nrmse(out["bart_missing_last"].real, truth, m)
+    print("   homodyne: zero-filled", zf, "bart", hb, "abs", P.nrmse(out["bart_missing_last"], truth, m))
+    save("homodyne", out, dict(nrmse_zero_filled=(round(zf["missing_last"], 5), "zero filled against the full scan"), nrmse_bart=(round(min(hb, P.nrmse(out['bart_missing_last'], truth, m)), 5), "bart homodyne against the full scan, inside")),
+         ["bart"], "bart homodyne 1 0.75 of one complex image with smooth phase, 48x48; the first 36 lines measured (missing_last)")
+
+
+def compress():
+    k, t, m = scan(32, 8, seed=12, snr=100)
+    n = 32
+    b = P.BART
+    msvd = b.run("cc", "-S", "-M", "-p8", "-A", k[:, None])
+    csvd = b.run("cc", "-S", "-p4", "-A", k[:, None])
+    geo = b.run("cc", "-G", "-p4", "-A", k[:, None])
+    e = (abs(csvd) ** 2).sum() / (abs(k) ** 2).sum(); eg = (abs(geo) ** 2).sum() / (abs(k) ** 2).sum()
+    s = np.linalg.svd(k.reshape(8, -1), compute_uv=False)
+    print("   compress energy svd", e, "numpy", (s[:4] ** 2).sum() / (s ** 2).sum(), "geometric", eg, msvd.shape)
+    save("compress", dict(kspace=k, svd4=csvd.reshape(4, n, n), geometric4=geo.reshape(4, n, n), singular=s.astype(np.float32)),
+         dict(energy_svd4=(round(float(e), 6), "share of energy in 4 virtual coils, SVD"), energy_geometric4=(round(float(eg), 6), "same, geometric along x"), gram=(1e-4, "relative difference of sum_c v v^H: virtual coils agree up to a phase each")), ["bart"],
+         "bart cc -S -p4 -A and -G -p4 -A, 32x32, 8 coils")
+
+
+def csm():
+    """Walsh (mrpro) and Inati (mrpro) on fully sampled coil images."""
+    import torch
+    from mrpro.algorithms.csm import walsh, inati
+    k, t, m = scan(48, 4, seed=1)
+    im = torch.from_numpy(P.ifftc(k, (1, 2))[:, None].astype(np.complex64))
+    w = walsh(im, smoothing_width=5).numpy()[:, 0]; i = inati(im, smoothing_width=5).numpy()[:, 0]
+    cd = P.BART.run("caldir", 20, k[:, None]).reshape(k.shape)
+    save("csm", dict(kspace=k, walsh=w, inati=i, caldir=cd, inside=m), dict(projection=(.03, "1 - |<ours, theirs>| / norms, median over the object"), projection_max=(.2, "same, 99th percentile")), ["mrpro", "bart"],
+         "mrpro walsh and inati (window 5), bart caldir 20; 48x48, 4 coils; fully sampled coil images")
+
+
+def metrics():
+    from skimage.metrics import structural_similarity, peak_signal_noise_ratio
+    rng = np.random.default_rng(4)
+    a = S.object_slice(5, .1, 64, 56); a = abs(a).astype(np.float32) * 300
+    b = (nd.gaussian_filter(a, .7) + 6 * rng.standard_normal(a.shape)).astype(np.float32)
+    dr = float(a.max())
+    ssim = structural_similarity(a.astype(np.float64), b.astype(np.float64), data_range=dr, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    ssim7 = structural_similarity(a.astype(np.float64), b.astype(np.float64), data_range=dr)
+    psnr = peak_signal_noise_ratio(a.astype(np.float64), b.astype(np.float64), data_range=dr)
+    log = lambda x: nd.gaussian_laplace(x.astype(np.float64), 1.5, truncate=4.67)   # 15 x 15
+    hfen = float(np.linalg.norm(log(b) - log(a)) / np.linalg.norm(log(a)))
+    d = b.astype(np.float64) - a; nr = float(np.linalg.norm(d) / np.linalg.norm(a))
+    s = float((a.astype(np.float64) * b).sum() / (b.astype(np.float64) ** 2).sum())
+    nrs = float(np.linalg.norm(s * b - a.astype(np.float64)) / np.linalg.norm(a.astype(np.float64)))
+    save("metrics", dict(reference=a, test=b), dict(nrmse=(nr, "unfitted: |b-a|/|a|"), nrmse_scaled=(nrs, "after b*s"), scale=(s, "best real scale of the test image"), psnr=(psnr, "dB, peak = max of reference, unfitted"),
+         ssim_gaussian=(ssim, "Wang 2004: Gaussian window sigma 1.5, population covariance, peak = max of reference"), ssim_uniform7=(ssim7, "scikit-image default window"), hfen=(hfen, "Laplacian of Gaussian sigma 1.5, 15x15, relative to the reference; scipy's reflected edges")),
+         ["scikit_image", "scipy"], "Image metrics by scikit-image and scipy.ndimage")
+
+
+CASES = dict(fft=fft, whitening=whitening, espirit=espirit, espirit_rect=espirit_rect, grappa=grappa, cg_sense=cg_sense, gfactor=gfactor, homodyne=homodyne, compress=compress, csm=csm, metrics=metrics)
+if __name__ == "__main__":
+    for c in sys.argv[1:] or CASES:
+        CASES[c]()
