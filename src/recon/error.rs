@@ -1,0 +1,142 @@
+//! What can go wrong between a frame and its image: every message says what was asked, found, needed, and what to try.
+
+use crate::data::{Fault, FaultKind};
+
+/// Error of the room `recon`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconError {
+    /// A parameter is outside its range.
+    #[error("recon parameter `{key}` is {value}; allowed: {allowed}")]
+    Parameter {
+        /// Key as the protocol spells it, below `recon`.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The frame names an encoding that the header does not describe as Cartesian.
+    #[error(
+        "encoding {encoding_idx} is not a Cartesian encoding of this header ({n_encodings} encodings); \
+         only Cartesian data is reconstructed so far"
+    )]
+    NoEncoding {
+        /// Index that the frame carries.
+        encoding_idx: u16,
+        /// Encodings in the header.
+        n_encodings: usize,
+    },
+    /// No line at all.
+    #[error("frame {frame}: no imaging line was measured; nothing to reconstruct")]
+    NoLines {
+        /// Which frame, for people.
+        frame: String,
+    },
+    /// Too little fully sampled k-space around the centre to calibrate from.
+    #[error(
+        "method `{method}` needs {need} fully sampled calibration lines around the k-space centre, found {found}; \
+         {hint}"
+    )]
+    Calibration {
+        /// Method asked for or chosen.
+        method: &'static str,
+        /// Lines needed, per axis.
+        need: String,
+        /// Lines found, per axis.
+        found: String,
+        /// What to try.
+        hint: String,
+    },
+    /// The sampling does not fit the method that was asked for.
+    #[error("method `{method}` was asked for, but {found}; {hint}")]
+    Pattern {
+        /// Method asked for.
+        method: &'static str,
+        /// What the mask looks like.
+        found: String,
+        /// What to try.
+        hint: String,
+    },
+    /// The frame does not have the sampling that was planned for.
+    #[error(
+        "the frame's sampling differs from the planned one ({what}); plan again for this frame"
+    )]
+    PatternChanged {
+        /// What differs.
+        what: String,
+    },
+    /// NaN or infinity.
+    #[error("{count} of {total} {what} are not finite, first at index {first}; {hint}")]
+    NotFinite {
+        /// Samples or voxels.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        total: usize,
+        /// Where the first is.
+        first: usize,
+        /// What to look at.
+        hint: &'static str,
+    },
+    /// The normal matrix of a calibration cannot be factorised.
+    #[error(
+        "the calibration of `{method}` is singular ({detail}); raise `{key}` or check for dead or duplicated coils"
+    )]
+    Singular {
+        /// Method.
+        method: &'static str,
+        /// Pivot and coil where known.
+        detail: String,
+        /// Key to raise.
+        key: &'static str,
+    },
+    /// Sensitivity maps could not be made.
+    #[error("{0}")]
+    Maps(String),
+    /// A limit of the machine.
+    #[error(
+        "reconstruction needs {need_mb} MB of working memory, {have_mb} MB are allowed; {hint}"
+    )]
+    Memory {
+        /// Needed.
+        need_mb: u64,
+        /// Allowed.
+        have_mb: u64,
+        /// What to try.
+        hint: &'static str,
+    },
+    /// Ours.
+    #[error("bug in recon: {0}")]
+    Bug(String),
+}
+
+impl ReconError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FaultKind {
+        match self {
+            Self::Parameter { .. } | Self::Pattern { .. } => FaultKind::Protocol,
+            Self::NoEncoding { .. } => FaultKind::Unsupported,
+            Self::NoLines { .. }
+            | Self::Calibration { .. }
+            | Self::NotFinite { .. }
+            | Self::Singular { .. }
+            | Self::Maps(_) => FaultKind::Input,
+            Self::Memory { .. } => FaultKind::Limit,
+            Self::PatternChanged { .. } | Self::Bug(_) => FaultKind::Bug,
+        }
+    }
+}
+
+impl From<ReconError> for Fault {
+    fn from(error: ReconError) -> Self {
+        let (kind, message) = (error.kind(), error.to_string());
+        Self {
+            kind,
+            room: "recon",
+            message,
+            source: Some(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! From the encoded grid to the image's matrix and field of view, with the noise that goes along.
