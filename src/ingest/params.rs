@@ -1,0 +1,90 @@
+//! What a protocol may choose about ingest.
+
+use serde::{Deserialize, Serialize};
+
+/// Whether noise is whitened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whiten {
+    /// If the scan (or a file beside it) has noise readouts; a mark otherwise.
+    #[default]
+    Auto,
+    /// Whiten to unit noise or refuse the scan.
+    Require,
+    /// Never; a mark says so.
+    Off,
+}
+
+/// What to do with averages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Averages {
+    /// One image from all of them.
+    #[default]
+    Combine,
+    /// One image each.
+    Apart,
+}
+
+/// What to do with a coil that carries nothing of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadCoil {
+    /// Go on without it, with a mark.
+    Drop,
+    /// Refuse the scan.
+    Refuse,
+}
+
+/// What to do with a line that does not fit the encoded matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinesOutside {
+    /// Refuse the scan: header and data contradict each other.
+    #[default]
+    Refuse,
+    /// Leave them out, with a mark.
+    Skip,
+}
+
+/// Parameters of ingest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestParams {
+    /// Whether noise is whitened: `auto`, `require`, `off`.
+    pub whiten: Whiten,
+    /// Averages: `combine`, `apart`.
+    pub averages: Averages,
+    /// A coil whose noise readouts are zero. It carries no information, so by default the scan goes on without it.
+    pub dead_coil: BadCoil,
+    /// A coil that is a copy of another (noise covariance not positive definite). It points to a broken
+    /// conversion, so by default the scan is refused.
+    pub duplicate_coil: BadCoil,
+    /// A line outside the encoded matrix: `refuse`, `skip`.
+    pub lines_outside: LinesOutside,
+    /// Without noise readouts, estimate the noise from the edges of k-space. The image is marked: edges hold
+    /// signal too, so the noise comes out too high and the SNR too low.
+    pub noise_from_edges: bool,
+    /// Time between samples of the imaging readouts, microseconds, where the readouts do not state it.
+    pub dwell_us: Option<f64>,
+    /// Time between samples of the noise readouts, microseconds, where the readouts do not state it.
+    pub noise_dwell_us: Option<f64>,
+    /// Overrides the header's `relativeReceiverNoiseBandwidth`.
+    pub noise_bandwidth_ratio: Option<f64>,
+}
+
+impl Default for IngestParams {
+    fn default() -> Self {
+        Self {
+            whiten: Whiten::Auto,
+            averages: Averages::Combine,
+            dead_coil: BadCoil::Drop,
+            duplicate_coil: BadCoil::Refuse,
+            lines_outside: LinesOutside::Refuse,
+            noise_from_edges: false,
+            dwell_us: None,
+            noise_dwell_us: None,
+            noise_bandwidth_ratio: None,
+        }
+    }
+}
