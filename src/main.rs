@@ -1,3 +1,7 @@
 //! Parse, call the command, map the result to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cauda::cli::main()
+}

@@ -1,1 +1,109 @@
-//! One file per command.
+//! The command line: one file per command, each written to be read like the method section of a paper.
+//!
+//! In: arguments. Out: results on stdout, words for people on stderr, an exit code. May name every room; decides
+//! nothing that a room should decide.
+
+pub mod doctor;
+pub mod interrupt;
+pub mod output;
+pub mod protocol;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::data::{Fault, FaultKind};
+use output::Output;
+
+/// MR reconstruction: k-space from a scanner in, finished images out.
+///
+/// Research use only; not a medical device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cauda",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 ran, but a stated check failed; 2 protocol or command line;\n            \
+                  3 input data; 4 machine, disk or network; 5 a fault of this program; 130 interrupted."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists, checks and explains protocols
+    Protocol(protocol::Args),
+    /// Says what this machine and this build offer
+    Doctor(doctor::Args),
+}
+
+/// How a command ended, faults apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// Ran, but a stated check failed.
+    CheckFailed,
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are results; a wrong argument is a message. clap's own printing knows which.
+            let code = if e.use_stderr() { 2 } else { 0 };
+            return match e.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::from(4),
+            };
+        }
+    };
+    output::quiet_panics();
+    interrupt::install();
+    let out = Output::new(cli.command.is_json());
+    // Rooms catch panics at stage borders; this is the border of everything else.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.command.run(&out)));
+    match ended {
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::CheckFailed)) => ExitCode::from(1),
+        Ok(Err(_)) if interrupt::is_set() => {
+            out.note("interrupted: nothing was written");
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
+        Ok(Err(fault)) => {
+            out.fault(&fault);
+            ExitCode::from(fault.kind.exit_code())
+        }
+        Err(payload) => {
+            let fault = Fault::new(
+                FaultKind::Bug,
+                "cli",
+                format!(
+                    "a fault of this program: {}; please report it with the command",
+                    crate::pipeline::panic_text(payload.as_ref())
+                ),
+            );
+            out.fault(&fault);
+            ExitCode::from(fault.kind.exit_code())
+        }
+    }
+}
+
+impl Command {
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Protocol(a) => a.is_json(),
+            Self::Doctor(a) => a.json,
+        }
+    }
+
+    fn run(&self, out: &Output) -> Result<Outcome, Fault> {
+        match self {
+            Self::Protocol(a) => protocol::run(a, out),
+            Self::Doctor(a) => doctor::run(a, out),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `cauda doctor`: what this machine and this build offer, and nothing that they do not.
+
+use super::{Outcome, output::Output, output::table};
+use crate::data::Fault;
+use crate::device::Device;
+use crate::protocol::{Protocol, Registry};
+
+/// Arguments of `cauda doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One finding.
+#[derive(Debug, serde::Serialize)]
+struct Finding {
+    what: &'static str,
+    found: String,
+    is_ok: bool,
+}
+
+pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
+    let device = Device::detect();
+    let broken: Vec<String> = Registry
+        .shipped()
+        .iter()
+        .filter_map(|s| Protocol::parse(s.name, s.text, &[]).err())
+        .map(|e| e.to_string())
+        .collect();
+    let scratch = scratch();
+    let findings = [
+        Finding {
+            what: "version",
+            found: format!(
+                "cauda {} ({} build)",
+                env!("CARGO_PKG_VERSION"),
+                if cfg!(debug_assertions) {
+                    "debug: slow"
+                } else {
+                    "release"
+                }
+            ),
+            is_ok: true,
+        },
+        Finding {
+            what: "threads",
+            found: device.threads.to_string(),
+            is_ok: true,
+        },
+        Finding {
+            what: "memory budget",
+            found: format!("{} MiB", device.memory_bytes >> 20),
+            is_ok: device.memory_bytes > 512 << 20,
+        },
+        Finding {
+            what: "SIMD",
+            found: simd(),
+            is_ok: true,
+        },
+        Finding {
+            what: "HDF5",
+            found: "built in".to_owned(),
+            is_ok: true,
+        },
+        Finding {
+            what: "CUDA",
+            found: "not in this build: everything runs on the CPU".to_owned(),
+            is_ok: true,
+        },
+        Finding {
+            what: "networks",
+            found: "not in this build: no denoising, no synthesis".to_owned(),
+            is_ok: true,
+        },
+        Finding {
+            what: "protocols",
+            found: if broken.is_empty() {
+                format!(
+                    "{} shipped: {}",
+                    Registry.shipped().len(),
+                    Registry
+                        .shipped()
+                        .iter()
+                        .map(|s| s.name)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )
+            } else {
+                broken.join("; ")
+            },
+            is_ok: broken.is_empty(),
+        },
+        Finding {
+            what: "temporary files",
+            is_ok: scratch.is_ok(),
+            found: scratch.unwrap_or_else(|e| e),
+        },
+    ];
+    let rows: Vec<_> = findings
+        .iter()
+        .map(|f| {
+            vec![
+                f.what.to_owned(),
+                if f.is_ok { "ok" } else { "BAD" }.to_owned(),
+                f.found.clone(),
+            ]
+        })
+        .collect();
+    out.text(&table(&["what", "state", "found"], &rows));
+    out.json(&findings)?;
+    Ok(if findings.iter().all(|f| f.is_ok) {
+        Outcome::Done
+    } else {
+        Outcome::CheckFailed
+    })
+}
+
+fn simd() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut found = Vec::new();
+        for (name, is_there) in [
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+            ("fma", std::arch::is_x86_feature_detected!("fma")),
+            ("sse4.1", std::arch::is_x86_feature_detected!("sse4.1")),
+        ] {
+            if is_there {
+                found.push(name);
+            }
+        }
+        return format!("x86-64: {}", found.join(" "));
+    }
+    #[cfg(target_arch = "aarch64")]
+    return "aarch64: neon".to_owned();
+    #[allow(unreachable_code)]
+    std::env::consts::ARCH.to_owned()
+}
+
+fn scratch() -> Result<String, String> {
+    let dir = std::env::temp_dir();
+    tempfile::NamedTempFile::new_in(&dir)
+        .map(|_| format!("writable: {}", dir.display()))
+        .map_err(|e| format!("not writable: {e}: {}", dir.display()))
+}

@@ -1,0 +1,95 @@
+//! Names to protocols: the shipped ones by stem, a user's own by path. No default for an unknown name.
+
+use std::path::Path;
+
+use super::{Protocol, ProtocolError};
+
+/// A protocol that ships inside the binary.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    /// Stem of the file in `protocols/`.
+    pub name: &'static str,
+    /// Text.
+    pub text: &'static str,
+}
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(Shipped {
+            name: $name,
+            text: include_str!(concat!("../../protocols/", $name, ".toml")),
+        }),*]
+    };
+}
+
+/// Every file of `protocols/`; a test compares with the folder.
+pub const SHIPPED: &[Shipped] = shipped!["default",];
+
+/// Where protocols are found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registry;
+
+impl Registry {
+    /// The shipped protocols, `default` first.
+    pub fn shipped(self) -> &'static [Shipped] {
+        SHIPPED
+    }
+
+    /// Finds a protocol by stem, or by path if `name` has a folder in it or ends in `.toml`.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Unknown`] lists the names; [`ProtocolError::Unreadable`]; and whatever [`Protocol::parse`] finds.
+    pub fn find(self, name: &str, overlays: &[String]) -> Result<Protocol, ProtocolError> {
+        if name.ends_with(".toml") || name.contains(std::path::MAIN_SEPARATOR) {
+            let path = Path::new(name);
+            let text = std::fs::read_to_string(path).map_err(|e| ProtocolError::Unreadable {
+                reason: e.to_string(),
+                path: name.to_owned(),
+            })?;
+            let stem = path
+                .file_stem()
+                .map_or_else(|| name.to_owned(), |s| s.to_string_lossy().into_owned());
+            return Protocol::parse(&stem, &text, overlays);
+        }
+        let found =
+            SHIPPED
+                .iter()
+                .find(|s| s.name == name)
+                .ok_or_else(|| ProtocolError::Unknown {
+                    name: name.to_owned(),
+                    hint: nearest(name, SHIPPED.iter().map(|s| s.name))
+                        .map_or_else(String::new, |n| format!("; did you mean {n}?")),
+                    known: SHIPPED
+                        .iter()
+                        .map(|s| s.name)
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                })?;
+        Protocol::parse(found.name, found.text, overlays)
+    }
+}
+
+/// The closest word, if it is close enough to be a slip of the hand: at most a third of its letters differ.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|k| (distance(word, k), k))
+        .filter(|(d, k)| *d <= (k.chars().count() / 3).max(1))
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, k)| k)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
