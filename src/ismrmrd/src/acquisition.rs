@@ -2,6 +2,8 @@
 
 use num_complex::Complex32;
 
+use crate::{Error, Limits};
+
 /// Length of the packed acquisition header in files and on the wire, in bytes.
 pub const ACQUISITION_HEADER_BYTES: usize = 340;
 
@@ -238,5 +240,37 @@ impl AcquisitionRef<'_> {
             traj: self.traj.to_vec(),
             data: self.data.to_vec(),
         }
+    }
+}
+
+impl AcquisitionHeader {
+    /// Whether the declared sizes are within the limits.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] naming the size.
+    pub fn check_limits(&self, limits: &Limits) -> Result<(), Error> {
+        let declared = [
+            ("active channels", self.active_channels, limits.channels),
+            (
+                "samples of one acquisition",
+                self.number_of_samples,
+                limits.samples,
+            ),
+            (
+                "trajectory dimensions",
+                self.trajectory_dimensions,
+                limits.trajectory_dimensions,
+            ),
+        ];
+        for (what, declared, limit) in declared {
+            if usize::from(declared) > limit {
+                return Err(Error::TooLarge {
+                    what,
+                    declared: declared.into(),
+                    limit: limit as u64,
+                });
+            }
+        }
+        Ok(())
     }
 }

@@ -113,3 +113,64 @@ pub struct Image {
     /// Voxels.
     pub pixels: Pixels,
 }
+
+impl Pixels {
+    /// The specification's number of the type (`data_type`).
+    pub fn data_type(&self) -> u16 {
+        match self {
+            Pixels::U16(_) => 1,
+            Pixels::I16(_) => 2,
+            Pixels::U32(_) => 3,
+            Pixels::I32(_) => 4,
+            Pixels::F32(_) => 5,
+            Pixels::F64(_) => 6,
+            Pixels::C32(_) => 7,
+            Pixels::C64(_) => 8,
+        }
+    }
+
+    /// Number of voxels.
+    pub fn len(&self) -> usize {
+        match self {
+            Pixels::U16(v) => v.len(),
+            Pixels::I16(v) => v.len(),
+            Pixels::U32(v) => v.len(),
+            Pixels::I32(v) => v.len(),
+            Pixels::F32(v) => v.len(),
+            Pixels::F64(v) => v.len(),
+            Pixels::C32(v) => v.len(),
+            Pixels::C64(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Image {
+    /// Voxels that the header declares: `channels · z · y · x`.
+    pub fn declared_len(head: &ImageHeader) -> u64 {
+        let [x, y, z] = head.matrix_size.map(u64::from);
+        u64::from(head.channels) * z * y * x
+    }
+
+    /// The header as it is written: `data_type` and `attribute_string_len` from the fields beside it.
+    pub fn header_for_writing(&self) -> ImageHeader {
+        ImageHeader {
+            data_type: self.pixels.data_type(),
+            attribute_string_len: u32::try_from(self.attributes.len()).unwrap_or(u32::MAX),
+            ..self.head
+        }
+    }
+}
+
+/// An array of any rank, row-major: `[.., y, x]`, x contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NdArray {
+    /// Extent of each axis, slowest first.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub values: Pixels,
+}

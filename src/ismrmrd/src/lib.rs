@@ -18,13 +18,17 @@ pub mod header;
 pub mod image;
 pub mod limits;
 pub mod meta;
+mod packed;
 pub mod waveform;
 pub mod wire;
+mod xml;
 
-pub use acquisition::{Acquisition, AcquisitionFlag, AcquisitionHeader, EncodingCounters};
+pub use acquisition::{
+    Acquisition, AcquisitionFlag, AcquisitionHeader, AcquisitionRef, EncodingCounters,
+};
 pub use error::Error;
 pub use header::Header;
-pub use image::{Image, ImageHeader, ImageType, Pixels};
+pub use image::{Image, ImageHeader, ImageType, NdArray, Pixels};
 pub use limits::Limits;
 pub use meta::Meta;
 pub use num_complex::{Complex32, Complex64};

@@ -2,6 +2,13 @@
 
 #![allow(missing_docs)] // field names are the schema's own, in snake case
 
+mod parse;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use parse::decode_text;
+
 /// The whole header. Absent elements are `None` or empty; nothing is invented.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
@@ -15,7 +22,7 @@ pub struct Header {
     pub sequence_parameters: Option<SequenceParameters>,
     pub user_parameters: Option<UserParameters>,
     pub waveform_information: Vec<WaveformInformation>,
-    /// Elements that the schema does not know, in document order.
+    /// Elements that the schema does not know; those of one parent in document order.
     pub unknown: Vec<UnknownElement>,
 }
 

@@ -1,0 +1,152 @@
+//! Where the elements of a data set stand in the file, for data sets that are plain bytes on disk.
+
+use hdf5::datatype::ByteOrder;
+use hdf5::types::{H5Type, TypeDescriptor};
+use hdf5::{Dataset, dataset::Layout};
+
+use super::hdf5_error;
+use super::layout::same_bytes;
+use crate::Error;
+
+/// Addresses of a one-dimensional data set's elements.
+pub(super) struct Table {
+    /// First byte of each chunk, in order.
+    chunks: Vec<u64>,
+    chunk_elements: usize,
+    pub(super) element_bytes: usize,
+    pub(super) len: usize,
+}
+
+impl Table {
+    /// First byte of element `i`.
+    pub(super) fn element(&self, i: usize) -> Option<usize> {
+        let chunk = usize::try_from(*self.chunks.get(i / self.chunk_elements)?).ok()?;
+        chunk.checked_add((i % self.chunk_elements).checked_mul(self.element_bytes)?)
+    }
+
+    /// Finds the addresses, or says why the data set is not plain bytes.
+    ///
+    /// # Errors
+    /// Only when the library fails; a layout that is not understood is `Ok(Err(reason))`.
+    pub(super) fn locate(
+        ds: &Dataset,
+        file_len: usize,
+        userblock: u64,
+    ) -> Result<Result<Table, String>, Error> {
+        let shape = ds.shape();
+        let Some((&len, rest)) = shape.split_first() else {
+            return Ok(Err("a scalar".into()));
+        };
+        if rest.iter().any(|&n| n != 1) {
+            return Ok(Err(format!("shape {shape:?}")));
+        }
+        if userblock != 0 {
+            return Ok(Err(format!("a user block of {userblock} bytes")));
+        }
+        let filters = ds.filters();
+        if !filters.is_empty() {
+            return Ok(Err(format!("filters {filters:?}")));
+        }
+        let element_bytes = ds.dtype().map_err(hdf5_error("data type"))?.size();
+        // Plain storage holds every element, so more of them than the file has bytes is a lie.
+        if element_bytes == 0 || len > file_len / element_bytes.max(1) {
+            return Ok(Err(format!(
+                "{len} elements of {element_bytes} bytes in a file of {file_len} bytes"
+            )));
+        }
+        match ds.layout() {
+            Layout::Contiguous => match ds.offset() {
+                Some(offset) => {
+                    let chunks = vec![offset];
+                    Ok(Ok(Table {
+                        chunks,
+                        chunk_elements: len.max(1),
+                        element_bytes,
+                        len,
+                    }))
+                }
+                None => Ok(Err("no storage".into())),
+            },
+            Layout::Chunked => {
+                let chunk_elements = match ds.chunk().as_deref() {
+                    Some([n, ..]) if *n > 0 => *n,
+                    other => return Ok(Err(format!("chunks {other:?}"))),
+                };
+                let mut chunks = vec![u64::MAX; len.div_ceil(chunk_elements)];
+                let mut reason = None;
+                let bytes = (chunk_elements as u64).saturating_mul(element_bytes as u64);
+                ds.chunks_visit(|chunk| {
+                    let index = chunk.offset.first().map(|&o| o / chunk_elements as u64);
+                    let slot = index.and_then(|i| chunks.get_mut(usize::try_from(i).ok()?));
+                    match slot {
+                        Some(slot) if chunk.size == bytes => *slot = chunk.addr,
+                        Some(_) => {
+                            reason = Some(format!(
+                                "a chunk of {} instead of {bytes} bytes",
+                                chunk.size
+                            ))
+                        }
+                        None => {} // beyond the end: a data set that was made shorter
+                    }
+                    0
+                })
+                .map_err(hdf5_error("table of chunks"))?;
+                if chunks.contains(&u64::MAX) {
+                    reason = Some("chunks that were never written".into());
+                }
+                match reason {
+                    Some(reason) => Ok(Err(reason)),
+                    None => Ok(Ok(Table {
+                        chunks,
+                        chunk_elements,
+                        element_bytes,
+                        len,
+                    })),
+                }
+            }
+            other => Ok(Err(format!("{other:?} storage"))),
+        }
+    }
+}
+
+/// Byte offset of each wanted member, when the type on disk is what the direct path can read.
+pub(super) fn members<T: H5Type>(
+    ds: &Dataset,
+) -> Result<Result<Vec<(String, usize)>, String>, Error> {
+    let dtype = ds.dtype().map_err(hdf5_error("data type"))?;
+    if cfg!(target_endian = "big") || dtype.byte_order() != ByteOrder::LittleEndian {
+        return Ok(Err(format!("byte order {:?}", dtype.byte_order())));
+    }
+    let found = match dtype.to_descriptor() {
+        Ok(found) => found,
+        Err(e) => return Ok(Err(format!("its type: {e}"))),
+    };
+    let (TypeDescriptor::Compound(needed), TypeDescriptor::Compound(found)) =
+        (T::type_descriptor(), found)
+    else {
+        return Ok(Err("not a structure".into()));
+    };
+    let mut offsets = Vec::new();
+    for field in &needed.fields {
+        match found.fields.iter().find(|f| f.name == field.name) {
+            Some(have) if same_bytes(&have.ty, &field.ty) => {
+                offsets.push((field.name.clone(), have.offset))
+            }
+            Some(have) => return Ok(Err(format!("member {} as {}", field.name, have.ty))),
+            None => return Ok(Err(format!("no member {}", field.name))),
+        }
+    }
+    Ok(Ok(offsets))
+}
+
+impl Table {
+    /// The one element of a scalar data set.
+    pub(super) fn single(offset: u64, element_bytes: usize) -> Table {
+        Table {
+            chunks: vec![offset],
+            chunk_elements: 1,
+            element_bytes,
+            len: 1,
+        }
+    }
+}
