@@ -223,6 +223,7 @@ CASES = {
     "caipi22": dict(n=(96, 96), pe2=64, coils=8, accel=(2, 2), shift=1, acs=24, kind="caipi"),
     "grid22": dict(n=(96, 96), pe2=64, coils=8, accel=(2, 2), shift=0, acs=24, kind="caipi"),
     "poisson": dict(n=(96, 96), pe2=64, coils=8, accel=4, acs=16, kind="poisson"),
+    "bench_full": dict(n=320, coils=16, accel=1, acs=0),
     "bench1": dict(n=320, coils=16, accel=4, acs=24), "bench20": dict(n=320, coils=16, slices=20, accel=4, acs=24),
 }
 
