@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod golden_values;
 mod messages;
 mod shipped_protocols;
 mod support;

@@ -1,5 +1,7 @@
 //! The binary under test, and folders to run it in.
 
+pub(crate) mod npy;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
