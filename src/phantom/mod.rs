@@ -1,1 +1,18 @@
-//! The simulator.
+//! The simulator: parameters in, header and readouts out, and the truth beside them.
+//!
+//! `simulate` is a user command (commissioning without a volunteer), so it is a room. It shares no Fourier transform
+//! and no sampling code with the reconstruction: objects are ellipsoids with analytic transforms, coils are
+//! trigonometric polynomials whose products with the object are exact shifts of those transforms, and true images are
+//! direct sums.
+
+mod coils;
+mod noise;
+mod params;
+mod sampling;
+mod scan;
+mod shapes;
+mod signal;
+
+pub use params::{CalibrationLines, Object, PhantomError, Plane, Sampling, Simulate};
+pub use scan::{Simulated, simulate};
+pub use signal::{Truth, truth};
