@@ -10,6 +10,7 @@
 pub(crate) mod acs;
 pub mod combine;
 pub mod compress;
+pub mod csm;
 mod error;
 pub mod filter;
 pub mod grappa;
