@@ -76,6 +76,10 @@ two_versions!(
     mul(out: &mut [Complex32], a: &[Complex32], b: &[Complex32])
 );
 two_versions!(
+    /// `out += a * b`, element by element, over the shortest of the three.
+    mul_add(out: &mut [Complex32], a: &[Complex32], b: &[Complex32])
+);
+two_versions!(
     /// `a *= b`, element by element, over the shorter of the two.
     mul_assign(a: &mut [Complex32], b: &[Complex32])
 );
@@ -112,6 +116,12 @@ pub mod plain {
     pub fn mul(out: &mut [Complex32], a: &[Complex32], b: &[Complex32]) {
         for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
             *o = a * b;
+        }
+    }
+    /// See [`super::mul_add`].
+    pub fn mul_add(out: &mut [Complex32], a: &[Complex32], b: &[Complex32]) {
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o += a * b;
         }
     }
     /// See [`super::mul_assign`].
@@ -217,6 +227,19 @@ mod avx2 {
             store(o, complex_mul(load(a), load(b)));
         }
         plain::mul(o_tail, a_tail, b_tail);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn mul_add(out: &mut [Complex32], a: &[Complex32], b: &[Complex32]) {
+        let n = out.len().min(a.len()).min(b.len());
+        let (o, o_tail) = out[..n].as_chunks_mut::<LANES>();
+        let (a, a_tail) = a[..n].as_chunks::<LANES>();
+        let (b, b_tail) = b[..n].as_chunks::<LANES>();
+        for ((o, a), b) in o.iter_mut().zip(a).zip(b) {
+            let v = _mm256_add_ps(load(o), complex_mul(load(a), load(b)));
+            store(o, v);
+        }
+        plain::mul_add(o_tail, a_tail, b_tail);
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -371,6 +394,10 @@ mod tests {
             let mut both = [c.clone(), c.clone()];
             mul(&mut both[0], &a, &b);
             plain::mul(&mut both[1], &a, &b);
+            close(&both[0], &both[1]);
+            let mut both = [c.clone(), c.clone()];
+            mul_add(&mut both[0], &a, &b);
+            plain::mul_add(&mut both[1], &a, &b);
             close(&both[0], &both[1]);
             let mut both = [c.clone(), c.clone()];
             mul_assign(&mut both[0], &a);

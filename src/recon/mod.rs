@@ -20,6 +20,7 @@ mod params;
 pub mod partial_fourier;
 pub mod replica;
 pub mod sampling;
+pub mod sense;
 
 pub use error::ReconError;
 pub use params::{Method, OutputParams, ReconParams};

@@ -1,5 +1,9 @@
 //! Dominant eigenvectors of many small Hermitian matrices: power iteration with real and imaginary parts apart, eight
 //! coils to a vector register.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes of several arrays share one index: the form that is vectorised"
+)]
 
 use crate::num::complex::fma;
 

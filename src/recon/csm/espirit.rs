@@ -4,6 +4,10 @@
 //! `G(r) = 1/K sum_(o,o') P[(c,o),(c',o')] exp(2 pi i (o-o') r / N)` has the sensitivities of voxel `r` as eigenvector
 //! with eigenvalue 1. `G` depends on `o - o'` alone: it is a trigonometric polynomial of `2 k - 1` terms along each
 //! axis, kept here as its coefficients for every pair of coils and evaluated wherever it is wanted.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes of several arrays share one index: the form that is vectorised"
+)]
 
 use faer::MatRef;
 use num_complex::Complex32;

@@ -3,6 +3,10 @@
 //! # Source
 //! Inati, Hansen and Kellman, ISMRM 22:4407 (2014); the steps are those of Gadgetron's `coil_map_2d_Inati_Iter`. Ours
 //! averages blocks that end at the edge of the image, where that one takes the image as periodic or mirrored.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes of several arrays share one index: the form that is vectorised"
+)]
 
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;

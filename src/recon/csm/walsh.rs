@@ -1,4 +1,8 @@
 //! Walsh's adaptive maps: the dominant eigenvector of the coil covariance over a block of voxels.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes of several arrays share one index: the form that is vectorised"
+)]
 
 use num_complex::Complex32;
 use rayon::prelude::*;

@@ -1,0 +1,486 @@
+//! One problem: all phase-encoding voxels at one place along the readout.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes of several arrays share one index: the form that is vectorised"
+)]
+
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use super::lattice::Folding;
+use crate::num::complex::{
+    Kernel, axpy, conj_mul_add, dispatch, dot_conj, mul, mul_add, mul_real, norm2, xpby,
+};
+use crate::num::fft::{Direction, Fft};
+
+/// Transforms and weights that all columns share.
+pub(super) struct Shared<'a> {
+    pub(super) folding: &'a Folding,
+    pub(super) n_sets: usize,
+    pub(super) n_coils: usize,
+    /// Absolute Tikhonov weight.
+    pub(super) lambda: f32,
+    /// Along pe1 and pe2, both directions, not centred.
+    rows: [Fft; 2],
+    columns: [Fft; 2],
+    /// `rest / (n1 n2)`, as the transforms need it: `[pe1, pe2]`, so that columns find it contiguous.
+    rest: Vec<f32>,
+    /// Whether any line along pe2 at this pe1 has weight.
+    is_needed: Vec<bool>,
+    is_exact: bool,
+    /// Work on the coils of a column in parallel: there are too few columns for the threads.
+    pub(super) inner_parallel: bool,
+}
+
+const FORWARD: usize = 0;
+const INVERSE: usize = 1;
+/// Columns along pe2 that are gathered together.
+const GATHER: usize = 8;
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(
+        folding: &'a Folding,
+        n_sets: usize,
+        n_coils: usize,
+        lambda: f32,
+        inner_parallel: bool,
+    ) -> Self {
+        let [n2, n1] = folding.grid;
+        let both = |n| {
+            [
+                Fft::plan(n, Direction::Forward),
+                Fft::plan(n, Direction::Inverse),
+            ]
+        };
+        let scale = 1.0 / (n1 * n2) as f32;
+        let rest: Vec<f32> = (0..n1)
+            .flat_map(|k1| (0..n2).map(move |k2| k2 * n1 + k1))
+            .map(|i| folding.rest[i] * scale)
+            .collect();
+        let is_needed = rest
+            .chunks(n2)
+            .map(|c| c.iter().any(|w| *w != 0.0))
+            .collect();
+        Self {
+            folding,
+            n_sets,
+            n_coils,
+            lambda,
+            rows: both(n1),
+            columns: both(n2),
+            rest,
+            is_needed,
+            is_exact: folding.is_exact(),
+            inner_parallel,
+        }
+    }
+
+    pub(super) fn plane(&self) -> usize {
+        self.folding.grid[0] * self.folding.grid[1]
+    }
+
+    fn scratch(&self) -> Vec<Complex32> {
+        let n = self.rows[0]
+            .scratch_len()
+            .max(self.columns[0].scratch_len());
+        vec![Complex32::ZERO; n]
+    }
+
+    /// `Fᴴ rest F` of one coil's plane, in place.
+    fn filter(&self, image: &mut [Complex32], scratch: &mut [Complex32]) {
+        let [n2, n1] = self.folding.grid;
+        self.rows[FORWARD].run_plain(image, scratch);
+        if n2 == 1 {
+            mul_real(image, &self.rest);
+        } else {
+            let pitch = n2;
+            let mut buffer = vec![Complex32::ZERO; GATHER * pitch];
+            for start in (0..n1).step_by(GATHER) {
+                let width = GATHER.min(n1 - start);
+                if !self.is_needed[start..start + width].contains(&true) {
+                    for row in image.chunks_exact_mut(n1) {
+                        row[start..start + width].fill(Complex32::ZERO);
+                    }
+                    continue;
+                }
+                for (k, row) in image.chunks_exact(n1).enumerate() {
+                    for (j, v) in row[start..start + width].iter().enumerate() {
+                        buffer[j * pitch + k] = *v;
+                    }
+                }
+                let used = &mut buffer[..width * pitch];
+                self.columns[FORWARD].run_plain(used, scratch);
+                mul_real(used, &self.rest[start * n2..(start + width) * n2]);
+                self.columns[INVERSE].run_plain(used, scratch);
+                for (k, row) in image.chunks_exact_mut(n1).enumerate() {
+                    for (j, v) in row[start..start + width].iter_mut().enumerate() {
+                        *v = buffer[j * pitch + k];
+                    }
+                }
+            }
+        }
+        self.rows[INVERSE].run_plain(image, scratch);
+    }
+
+    /// Unitary inverse transform of one coil's plane, in place, but for centring.
+    fn inverse(&self, image: &mut [Complex32], scratch: &mut [Complex32]) {
+        let [n2, n1] = self.folding.grid;
+        self.rows[INVERSE].run_plain(image, scratch);
+        let mut column = vec![Complex32::ZERO; n2];
+        if n2 > 1 {
+            for k1 in 0..n1 {
+                for (k2, v) in column.iter_mut().enumerate() {
+                    *v = image[k2 * n1 + k1];
+                }
+                self.columns[INVERSE].run_plain(&mut column, scratch);
+                for (k2, v) in column.iter().enumerate() {
+                    image[k2 * n1 + k1] = *v;
+                }
+            }
+        }
+        let scale = 1.0 / ((n1 * n2) as f32).sqrt();
+        image.iter_mut().for_each(|v| *v *= scale);
+    }
+}
+
+/// One column: its maps, and the inverse of its blocks.
+pub(super) struct Column<'a> {
+    shared: &'a Shared<'a>,
+    /// `[set, coil, plane]`.
+    maps: Vec<Complex32>,
+    /// `[member, member, group]` with members `[set, fold]`: inverse of each block, lambda included.
+    inverse: Vec<Complex32>,
+    /// Diagonal of the noise covariance of the blocks alone, `[set, plane]`.
+    pub(super) block_variance: Vec<f32>,
+}
+
+/// What a solve reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Done {
+    pub(super) iterations: usize,
+    pub(super) residual: f64,
+}
+
+impl<'a> Column<'a> {
+    /// Takes the maps of this place, `[set, coil, plane]`, and inverts the blocks.
+    pub(super) fn new(shared: &'a Shared<'a>, maps: Vec<Complex32>) -> Self {
+        let folding = shared.folding;
+        let plane = shared.plane();
+        let folds = folding.members.len();
+        let size = folds * shared.n_sets;
+        let [rows, width] = folding.domain;
+        let groups = rows * width;
+        let mut gram = vec![Complex32::ZERO; size * size * groups];
+        for i in 0..size {
+            for j in 0..=i {
+                let block = &mut gram[(i * size + j) * groups..(i * size + j + 1) * groups];
+                for (row, out) in block.chunks_exact_mut(width).enumerate() {
+                    let a = folding.members[i % folds][row];
+                    let b = folding.members[j % folds][row];
+                    for coil in 0..shared.n_coils {
+                        let map = |set: usize, at: usize| {
+                            let start = (set * shared.n_coils + coil) * plane + at;
+                            &maps[start..start + width]
+                        };
+                        conj_mul_add(out, map(i / folds, a), map(j / folds, b));
+                    }
+                }
+            }
+        }
+        let mut variance = vec![0.0f32; size * groups];
+        dispatch(Invert {
+            size,
+            groups,
+            scale: folding.weight / folds as f32,
+            lambda: shared.lambda,
+            matrix: &mut gram,
+            variance: &mut variance,
+        });
+        let mut block_variance = vec![0.0f32; shared.n_sets * plane];
+        for member in 0..size {
+            for row in 0..rows {
+                let to = (member / folds) * plane + folding.members[member % folds][row];
+                let from = member * groups + row * width;
+                block_variance[to..to + width].copy_from_slice(&variance[from..from + width]);
+            }
+        }
+        Self {
+            shared,
+            maps,
+            inverse: gram,
+            block_variance,
+        }
+    }
+
+    fn map(&self, set: usize, coil: usize) -> &[Complex32] {
+        let plane = self.shared.plane();
+        let start = (set * self.shared.n_coils + coil) * plane;
+        &self.maps[start..start + plane]
+    }
+
+    /// `z = M⁻¹ r`, block by block.
+    pub(super) fn precondition(&self, r: &[Complex32], z: &mut [Complex32]) {
+        let folding = self.shared.folding;
+        let plane = self.shared.plane();
+        let folds = folding.members.len();
+        let size = folds * self.shared.n_sets;
+        let [rows, width] = folding.domain;
+        let groups = rows * width;
+        z.fill(Complex32::ZERO);
+        for i in 0..size {
+            for j in 0..size {
+                let block = &self.inverse[(i * size + j) * groups..(i * size + j + 1) * groups];
+                for row in 0..rows {
+                    let to = (i / folds) * plane + folding.members[i % folds][row];
+                    let from = (j / folds) * plane + folding.members[j % folds][row];
+                    mul_add(
+                        &mut z[to..to + width],
+                        &block[row * width..(row + 1) * width],
+                        &r[from..from + width],
+                    );
+                }
+            }
+        }
+    }
+
+    /// `q += Sᴴ Fᴴ rest F S p`.
+    pub(super) fn add_rest(&self, p: &[Complex32], q: &mut [Complex32]) {
+        if self.shared.is_exact {
+            return;
+        }
+        let plane = self.shared.plane();
+        let (n_sets, n_coils) = (self.shared.n_sets, self.shared.n_coils);
+        let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
+            mul(image, self.map(0, coil), &p[..plane]);
+            for set in 1..n_sets {
+                mul_add(
+                    image,
+                    self.map(set, coil),
+                    &p[set * plane..(set + 1) * plane],
+                );
+            }
+            self.shared.filter(image, scratch);
+        };
+        if self.shared.inner_parallel {
+            let mut images = vec![Complex32::ZERO; n_coils * plane];
+            images
+                .par_chunks_exact_mut(plane)
+                .enumerate()
+                .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
+            self.combine(&images, q);
+        } else {
+            let mut scratch = self.shared.scratch();
+            let mut image = vec![Complex32::ZERO; plane];
+            for coil in 0..n_coils {
+                coil_image(coil, &mut image, &mut scratch);
+                for set in 0..n_sets {
+                    conj_mul_add(
+                        &mut q[set * plane..(set + 1) * plane],
+                        self.map(set, coil),
+                        &image,
+                    );
+                }
+            }
+        }
+    }
+
+    /// `q += sum over coils of conj(map) image`, coils in order whatever the number of threads.
+    fn combine(&self, images: &[Complex32], q: &mut [Complex32]) {
+        let plane = self.shared.plane();
+        const PIECE: usize = 4096;
+        for (set, q) in q.chunks_exact_mut(plane).enumerate() {
+            q.par_chunks_mut(PIECE).enumerate().for_each(|(i, q)| {
+                for (coil, image) in images.chunks_exact(plane).enumerate() {
+                    let range = i * PIECE..i * PIECE + q.len();
+                    conj_mul_add(q, &self.map(set, coil)[range.clone()], &image[range]);
+                }
+            });
+        }
+    }
+
+    /// `Sᴴ Fᴴ W y` from samples `[coil, line]`.
+    pub(super) fn adjoint(&self, samples: &[Complex32]) -> Vec<Complex32> {
+        let folding = self.shared.folding;
+        let plane = self.shared.plane();
+        let n_lines = folding.places.len();
+        let mut b = vec![Complex32::ZERO; self.shared.n_sets * plane];
+        let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
+            image.fill(Complex32::ZERO);
+            for (i, v) in samples[coil * n_lines..(coil + 1) * n_lines]
+                .iter()
+                .enumerate()
+            {
+                image[folding.places[i]] = v * folding.line_phase[i] * folding.weights[i];
+            }
+            self.shared.inverse(image, scratch);
+        };
+        if self.shared.inner_parallel {
+            let mut images = vec![Complex32::ZERO; self.shared.n_coils * plane];
+            images
+                .par_chunks_exact_mut(plane)
+                .enumerate()
+                .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
+            self.combine(&images, &mut b);
+        } else {
+            let mut scratch = self.shared.scratch();
+            let mut image = vec![Complex32::ZERO; plane];
+            for coil in 0..self.shared.n_coils {
+                coil_image(coil, &mut image, &mut scratch);
+                for (set, b) in b.chunks_exact_mut(plane).enumerate() {
+                    conj_mul_add(b, self.map(set, coil), &image);
+                }
+            }
+        }
+        b
+    }
+
+    /// Solves the regularised normal equations for the right-hand side `b`; exact where the lattice is the mask.
+    pub(super) fn solve(
+        &self,
+        b: &[Complex32],
+        max_iterations: usize,
+        tolerance: f64,
+    ) -> (Vec<Complex32>, Done) {
+        let n = b.len();
+        let mut x = vec![Complex32::ZERO; n];
+        self.precondition(b, &mut x);
+        if self.shared.is_exact {
+            return (x, Done::default());
+        }
+        let start = dot_conj(b, &x).re;
+        if start <= 0.0 {
+            return (x, Done::default());
+        }
+        // M x = b by construction, so the residual of the start is what the rest adds.
+        let mut r = vec![Complex32::ZERO; n];
+        self.add_rest(&x, &mut r);
+        r.iter_mut().for_each(|v| *v = -*v);
+        let mut z = vec![Complex32::ZERO; n];
+        let mut p = vec![Complex32::ZERO; n];
+        // M p by its own recurrence: M z = r, so M is never applied.
+        let mut mp = vec![Complex32::ZERO; n];
+        let mut q = vec![Complex32::ZERO; n];
+        let mut before = 0.0f64;
+        let mut done = Done::default();
+        loop {
+            self.precondition(&r, &mut z);
+            let rho = dot_conj(&r, &z).re;
+            done.residual = (rho.max(0.0) / start).sqrt();
+            if done.residual <= tolerance || done.iterations >= max_iterations || norm2(&r) == 0.0 {
+                return (x, done);
+            }
+            let beta = if before > 0.0 {
+                (rho / before) as f32
+            } else {
+                0.0
+            };
+            xpby(&z, beta, &mut p);
+            xpby(&r, beta, &mut mp);
+            q.copy_from_slice(&mp);
+            self.add_rest(&p, &mut q);
+            let curvature = dot_conj(&p, &q).re;
+            if curvature <= 0.0 {
+                return (x, done); // rounding: nothing more to gain along p
+            }
+            let alpha = (rho / curvature) as f32;
+            axpy(alpha, &p, &mut x);
+            axpy(-alpha, &q, &mut r);
+            before = rho;
+            done.iterations += 1;
+        }
+    }
+}
+
+/// Inverts `scale * matrix + lambda` for many small Hermitian matrices at once, and the diagonal of the noise
+/// covariance `(N + lambda)⁻¹ N (N + lambda)⁻¹`.
+struct Invert<'a> {
+    size: usize,
+    groups: usize,
+    scale: f32,
+    lambda: f32,
+    /// `[i, j, group]`, lower triangle given, all of the inverse returned.
+    matrix: &'a mut [Complex32],
+    /// `[i, group]`.
+    variance: &'a mut [f32],
+}
+
+/// Matrices that are inverted side by side.
+const LANES: usize = 8;
+
+impl Kernel for Invert<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let n = self.size;
+        let mut re = vec![[0.0f64; LANES]; n * n];
+        let mut im = vec![[0.0f64; LANES]; n * n];
+        let mut factor = [[[0.0f64; LANES]; 2]; 1];
+        let lambda = f64::from(self.lambda);
+        for start in (0..self.groups).step_by(LANES) {
+            let width = LANES.min(self.groups - start);
+            for i in 0..n {
+                for j in 0..=i {
+                    let from = &self.matrix[(i * n + j) * self.groups + start..][..width];
+                    for l in 0..LANES {
+                        // Lanes beyond the end repeat the last matrix: they are never stored.
+                        let v = from[l.min(width - 1)] * self.scale;
+                        let diagonal = if i == j { lambda } else { 0.0 };
+                        re[i * n + j][l] = f64::from(v.re) + diagonal;
+                        im[i * n + j][l] = if i == j { 0.0 } else { f64::from(v.im) };
+                        re[j * n + i][l] = re[i * n + j][l];
+                        im[j * n + i][l] = -im[i * n + j][l];
+                    }
+                }
+            }
+            // Gauss-Jordan without pivoting: stable for positive definite matrices.
+            for k in 0..n {
+                let mut pivot = [0.0f64; LANES];
+                for l in 0..LANES {
+                    pivot[l] = 1.0 / re[k * n + k][l];
+                }
+                re[k * n + k] = [1.0; LANES];
+                im[k * n + k] = [0.0; LANES];
+                for j in 0..n {
+                    for l in 0..LANES {
+                        re[k * n + j][l] *= pivot[l];
+                        im[k * n + j][l] *= pivot[l];
+                    }
+                }
+                for i in 0..n {
+                    if i == k {
+                        continue;
+                    }
+                    factor[0] = [re[i * n + k], im[i * n + k]];
+                    re[i * n + k] = [0.0; LANES];
+                    im[i * n + k] = [0.0; LANES];
+                    for j in 0..n {
+                        let (row_re, row_im) = (re[k * n + j], im[k * n + j]);
+                        let (a, b) = (&mut re[i * n + j], &mut im[i * n + j]);
+                        for l in 0..LANES {
+                            let [fr, fi] = [factor[0][0][l], factor[0][1][l]];
+                            a[l] -= fr * row_re[l] - fi * row_im[l];
+                            b[l] -= fr * row_im[l] + fi * row_re[l];
+                        }
+                    }
+                }
+            }
+            for i in 0..n {
+                let mut squares = [0.0f64; LANES];
+                for j in 0..n {
+                    for l in 0..LANES {
+                        let (a, b) = (re[i * n + j][l], im[i * n + j][l]);
+                        squares[l] += a * a + b * b;
+                    }
+                    let to = &mut self.matrix[(i * n + j) * self.groups + start..][..width];
+                    for (l, v) in to.iter_mut().enumerate() {
+                        *v = Complex32::new(re[i * n + j][l] as f32, im[i * n + j][l] as f32);
+                    }
+                }
+                let to = &mut self.variance[i * self.groups + start..][..width];
+                for (l, v) in to.iter_mut().enumerate() {
+                    *v = (re[i * n + i][l] - lambda * squares[l]).max(0.0) as f32;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! All columns of a frame: gathers maps and samples, solves, and puts voxels and noise back in order.
+
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use super::column::{Column, Done, Shared};
+use super::lattice::Folding;
+use super::{SenseImage, SenseParams, noise};
+use crate::data::{Csm, KSpace};
+use crate::num::fft::{Direction, Fft};
+use crate::num::rng::Rng;
+
+/// Columns that are gathered together: one cache line of complex values along the readout.
+const BLOCK: usize = 8;
+/// Least relative Tikhonov weight: keeps blocks without sensitivity invertible in f32.
+const LEAST_LAMBDA: f32 = 1e-6;
+
+/// What one column yields, every array `[set, plane]`.
+struct Solved {
+    voxels: Vec<Complex32>,
+    /// Variance of the lattice part per component.
+    variance: Vec<f32>,
+    /// Mean squared magnitude of the replicas per component; empty when none ran.
+    power: Vec<f32>,
+    /// Sum of squares of the maps.
+    density: Vec<f32>,
+    done: Done,
+}
+
+pub(super) fn run(
+    folding: &Folding,
+    kspace: &KSpace,
+    csm: &Csm,
+    params: &SenseParams,
+) -> SenseImage {
+    let shape = kspace.shape;
+    let nx = shape.ro;
+    let plane = shape.pe2 * shape.pe1;
+    let n_lines = kspace.lines.len();
+    // Hybrid space: lines transformed along the readout.
+    let mut hybrid = kspace.samples.clone();
+    if nx > 1 {
+        Fft::plan(nx, Direction::Inverse).run_rows(&mut hybrid);
+    }
+    let threads = rayon::current_num_threads();
+    let n_blocks = nx.div_ceil(BLOCK);
+    let inner_parallel = n_blocks < threads && threads > 1;
+    let lambda = params.lambda.max(LEAST_LAMBDA) * folding.mean_weight as f32;
+    let shared = Shared::new(folding, csm.n_sets, csm.n_coils, lambda, inner_parallel);
+    let replicas = if params.noise_map && !folding.is_exact() {
+        params.replicas
+    } else {
+        0
+    };
+
+    let solve_block = |block: usize| -> Vec<Solved> {
+        let first = block * BLOCK;
+        let width = BLOCK.min(nx - first);
+        let maps = gather(
+            &csm.maps,
+            csm.n_sets * csm.n_coils * plane,
+            nx,
+            first,
+            width,
+        );
+        let samples = gather(&hybrid, shape.coil * n_lines, nx, first, width);
+        maps.into_iter()
+            .zip(samples)
+            .enumerate()
+            .map(|(i, (maps, samples))| {
+                solve_column(&shared, maps, &samples, params, replicas, first + i)
+            })
+            .collect()
+    };
+    let solved: Vec<Vec<Solved>> = if inner_parallel {
+        (0..n_blocks).map(solve_block).collect()
+    } else {
+        (0..n_blocks).into_par_iter().map(solve_block).collect()
+    };
+    let columns: Vec<Solved> = solved.into_iter().flatten().collect();
+
+    let n = csm.n_sets * plane * nx;
+    let mut voxels = vec![Complex32::ZERO; n];
+    scatter(&mut voxels, &columns, |c| &c.voxels);
+    let (noise_std, gfactor) = if params.noise_map {
+        let mut variance = vec![0.0f32; n];
+        scatter(&mut variance, &columns, |c| &c.variance);
+        let mut density = vec![0.0f32; n];
+        scatter(&mut density, &columns, |c| &c.density);
+        if replicas > 0 {
+            let mut power = vec![0.0f32; n];
+            scatter(&mut power, &columns, |c| &c.power);
+            for (variance, power) in variance
+                .chunks_exact_mut(plane * nx)
+                .zip(power.chunks_exact(plane * nx))
+            {
+                noise::scale_by_replicas(variance, power, csm.matrix);
+            }
+        }
+        let std: Vec<f32> = variance.iter().map(|v| v.sqrt()).collect();
+        let fraction = folding.mean_weight as f32;
+        let gfactor = std
+            .iter()
+            .zip(&density)
+            .map(|(s, d)| s * (d * fraction).sqrt())
+            .collect();
+        (Some(std), Some(gfactor))
+    } else {
+        (None, None)
+    };
+    SenseImage {
+        voxels,
+        noise_std,
+        gfactor,
+        iterations: columns.iter().map(|c| c.done.iterations).max().unwrap_or(0),
+        residual: columns.iter().map(|c| c.done.residual).fold(0.0, f64::max),
+    }
+}
+
+fn solve_column(
+    shared: &Shared<'_>,
+    maps: Vec<Complex32>,
+    samples: &[Complex32],
+    params: &SenseParams,
+    replicas: usize,
+    x: usize,
+) -> Solved {
+    let plane = shared.plane();
+    let n = shared.n_sets * plane;
+    let mut density = vec![0.0f32; n];
+    for (set, density) in density.chunks_exact_mut(plane).enumerate() {
+        let coils = set * shared.n_coils * plane;
+        for map in maps[coils..coils + shared.n_coils * plane].chunks_exact(plane) {
+            for (d, v) in density.iter_mut().zip(map) {
+                *d += v.norm_sqr();
+            }
+        }
+    }
+    if density.iter().all(|d| *d == 0.0) {
+        return Solved {
+            voxels: vec![Complex32::ZERO; n],
+            variance: vec![0.0; n],
+            power: vec![0.0; n],
+            density,
+            done: Done::default(),
+        };
+    }
+    let column = Column::new(shared, maps);
+    let b = column.adjoint(samples);
+    let (mut voxels, done) = column.solve(&b, params.max_iterations, params.tolerance);
+    for voxels in voxels.chunks_exact_mut(plane) {
+        for (v, phase) in voxels.iter_mut().zip(&shared.folding.voxel_phase) {
+            *v *= phase;
+        }
+    }
+    let mut power = vec![0.0f32; n];
+    if replicas > 0 {
+        // A seed of its own for every column: the same noise whatever thread works on it.
+        let mut rng = Rng::new(0x5e45_e000 + x as u64);
+        for _ in 0..replicas {
+            let noise: Vec<Complex32> = (0..samples.len())
+                .map(|i| {
+                    rng.normal()
+                        * (1.0 / shared.folding.weights[i % shared.folding.weights.len()].sqrt())
+                })
+                .collect();
+            let b = column.adjoint(&noise);
+            let (image, _) = column.solve(&b, params.max_iterations, params.tolerance);
+            noise::add_power(&mut power, &image, replicas);
+        }
+    }
+    let mut variance = column.block_variance;
+    for (v, d) in variance.iter_mut().zip(&density) {
+        if *d == 0.0 {
+            *v = 0.0;
+        }
+    }
+    Solved {
+        voxels,
+        variance,
+        power,
+        density,
+        done,
+    }
+}
+
+/// Columns `first..first + width` of `[rows, nx]`, each contiguous.
+fn gather(
+    data: &[Complex32],
+    rows: usize,
+    nx: usize,
+    first: usize,
+    width: usize,
+) -> Vec<Vec<Complex32>> {
+    let mut columns: Vec<Vec<Complex32>> =
+        (0..width).map(|_| vec![Complex32::ZERO; rows]).collect();
+    if let [only] = columns.as_mut_slice() {
+        for (to, row) in only.iter_mut().zip(data.chunks_exact(nx)) {
+            *to = row[first];
+        }
+        return columns;
+    }
+    for (i, row) in data.chunks_exact(nx).enumerate() {
+        for (column, v) in columns.iter_mut().zip(&row[first..first + width]) {
+            column[i] = *v;
+        }
+    }
+    columns
+}
+
+/// Puts columns back: `[rows, nx]`.
+fn scatter<T: Copy + Send + Sync>(
+    out: &mut [T],
+    columns: &[Solved],
+    part: impl Fn(&Solved) -> &[T] + Sync,
+) {
+    let nx = columns.len();
+    out.par_chunks_mut(nx).enumerate().for_each(|(row, out)| {
+        for (v, column) in out.iter_mut().zip(columns) {
+            *v = part(column)[row];
+        }
+    });
+}
