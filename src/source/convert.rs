@@ -66,6 +66,11 @@ pub fn convert(
                 Vec::new(),
             )
         }
+        "mrd" | "stream" | "v1stream" => (
+            "MRD v1 stream",
+            super::mrd::to_stream(&mut opened, output)?,
+            Vec::new(),
+        ),
         _ => {
             return Err(SourceError::Option {
                 path: output.to_path_buf(),

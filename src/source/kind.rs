@@ -6,6 +6,8 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use ismrmrd::wire::StreamKind;
+
 use super::{SourceError, bart, bruker, npy, twix};
 
 /// Kinds of input.
@@ -69,9 +71,6 @@ const HEAD_BYTES: u64 = 256 << 10;
 /// First bytes of every HDF5 file or of the block after its user block.
 const HDF5_MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 
-/// First bytes of a binary stream made by yardl.
-pub(crate) const YARDL_MAGIC: &[u8] = b"yardl";
-
 /// Says what kind of file this is.
 ///
 /// # Errors
@@ -122,9 +121,6 @@ pub fn detect(path: &Path) -> Result<Kind, SourceError> {
         }
         return hdf5_kind(path);
     }
-    if head.starts_with(YARDL_MAGIC) {
-        return Ok(Kind::MrdV2Stream);
-    }
     if head.starts_with(npy::MAGIC) {
         return Ok(Kind::Npy);
     }
@@ -142,8 +138,10 @@ pub fn detect(path: &Path) -> Result<Kind, SourceError> {
     if bruker::folder(path).is_some() {
         return Ok(Kind::Bruker);
     }
-    if is_v1_stream(&head) {
-        return Ok(Kind::MrdV1Stream);
+    match ismrmrd::wire::sniff(&head) {
+        Some(StreamKind::V1) => return Ok(Kind::MrdV1Stream),
+        Some(StreamKind::V2) => return Ok(Kind::MrdV2Stream),
+        None => {}
     }
     let image = |what: &str| {
         refuse(
@@ -245,33 +243,6 @@ pub fn detect(path: &Path) -> Result<Kind, SourceError> {
         format!("content of no known kind, beginning with {}", hex.join(" ")),
         "check that the file is whole; vendor files other than these need a converter to ISMRMRD",
     )
-}
-
-/// Whether the bytes begin an MRD v1 stream: a known message number and what must follow it.
-fn is_v1_stream(head: &[u8]) -> bool {
-    let Some(id) = super::bytes::u16_at(head, 0) else {
-        return false;
-    };
-    match id {
-        // CONFIG_FILE: a name in 1024 bytes.
-        1 => head.get(2..1026).is_some_and(|b| {
-            let n = b.iter().position(|&c| c == 0).unwrap_or(1024);
-            n > 0 && b[..n].iter().all(|c| (0x20..0x7f).contains(c))
-        }),
-        // CONFIG_TEXT, HEADER: a length and a text.
-        2 | 3 => {
-            let n = super::bytes::u32_at(head, 2).unwrap_or(0) as usize;
-            let text = head.get(6..).unwrap_or_default();
-            let text = &text[..text.len().min(n).min(256)];
-            n > 0
-                && !text.is_empty()
-                && text
-                    .iter()
-                    .all(|&c| c >= 0x20 || matches!(c, b'\n' | b'\r' | b'\t' | 0))
-                && (id == 2 || text.contains(&b'<'))
-        }
-        _ => false,
-    }
 }
 
 fn hdf5_kind(path: &Path) -> Result<Kind, SourceError> {

@@ -168,8 +168,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, SourceError> {
     let kind = detect(path)?;
     let parts = match kind {
         Kind::Ismrmrd => mrd::open_file(path, options)?,
-        Kind::MrdV1Stream => mrd::open_v1(path, options)?,
-        Kind::MrdV2Stream => mrd::open_v2(path, options)?,
+        Kind::MrdV1Stream | Kind::MrdV2Stream => mrd::open_stream(path, options)?,
         Kind::FastMri => fastmri::open(path, options)?,
         Kind::Bart => bart::open(path, options)?,
         Kind::TwixVb | Kind::TwixVd => twix::open(path, options)?,
