@@ -5,7 +5,9 @@
 //! differ, our error against the truth is not more than 1 % (relative) above theirs.
 
 use crate::support::npy::Golden;
-use cauda::data::Complex32;
+use cauda::data::{Complex32, Csm, KSpace, Line, Shape};
+use cauda::recon::csm::{CsmMethod, CsmParams, maps};
+use cauda::recon::sense::{Sense, SenseParams, SenseSolver};
 
 fn distance(found: &[Complex32], golden: &[Complex32]) -> f64 {
     assert_eq!(found.len(), golden.len());
@@ -98,4 +100,326 @@ fn image_metrics_are_scikit_images() {
             "{name}: ours {ours}, theirs {theirs}"
         );
     }
+}
+
+/// All lines of `[coil, y, x]`, or those of `lines`.
+fn kspace(coils: usize, ny: usize, nx: usize, grid: &[Complex32], lines: &[bool]) -> KSpace {
+    let kept: Vec<usize> = (0..ny).filter(|y| lines[*y]).collect();
+    let mut samples = Vec::new();
+    for coil in 0..coils {
+        for y in &kept {
+            let row = (coil * ny + y) * nx;
+            samples.extend_from_slice(&grid[row..row + nx]);
+        }
+    }
+    KSpace {
+        shape: Shape {
+            coil: coils,
+            pe2: 1,
+            pe1: ny,
+            ro: nx,
+        },
+        lines: kept
+            .iter()
+            .map(|y| Line {
+                pe2: 0,
+                pe1: *y as u32,
+                averages: 1,
+            })
+            .collect(),
+        ro_range: 0..nx,
+        samples,
+    }
+}
+
+/// Per voxel: squared norms of both and magnitude of their inner product over the coils.
+fn overlaps(ours: &[Complex32], theirs: &[Complex32], n: usize) -> Vec<[f64; 3]> {
+    (0..n)
+        .map(|i| {
+            let (mut a, mut b, mut ab) = (0.0, 0.0, Complex32::ZERO);
+            for c in 0..ours.len() / n {
+                let (u, v) = (ours[c * n + i], theirs[c * n + i]);
+                a += f64::from(u.norm_sqr());
+                b += f64::from(v.norm_sqr());
+                ab += u.conj() * v;
+            }
+            [a, b, f64::from(ab.norm())]
+        })
+        .collect()
+}
+
+#[test]
+fn espirit_maps_are_barts() {
+    for (case, calibration, window) in [("espirit", 20, 6), ("espirit_rect", 16, 5)] {
+        let golden = Golden::open(case);
+        let (shape, k) = golden.complex("kspace");
+        let [coils, ny, nx] = shape[..] else { panic!() };
+        let (_, theirs) = golden.complex("maps1");
+        let (_, inside) = golden.mask("inside");
+        let params = CsmParams {
+            calibration,
+            window,
+            threshold: 0.001,
+            crop: 0.8,
+            n_sets: 1,
+            ..CsmParams::default()
+        };
+        let lines = vec![true; ny];
+        let ours = maps(&kspace(coils, ny, nx, &k, &lines), [1, ny, nx], &params).unwrap();
+        let (mut error, mut energy, mut differ, mut count) = (0.0, 0.0, 0, 0);
+        for (o, inside) in overlaps(&ours.maps, &theirs, ny * nx).iter().zip(&inside) {
+            if !inside {
+                continue;
+            }
+            count += 1;
+            if (o[0] > 0.5) != (o[1] > 0.5) {
+                differ += 1;
+            } else if o[1] > 0.5 {
+                error += o[0] + o[1] - 2.0 * o[2];
+                energy += o[1];
+            }
+        }
+        let d = (error / energy).sqrt();
+        assert!(d < golden.number("maps"), "{case}: maps differ by {d:.4}");
+        let share = f64::from(differ) / f64::from(count);
+        assert!(
+            share < golden.number("support"),
+            "{case}: {share:.3} of the object is cropped by one and kept by the other"
+        );
+    }
+}
+
+/// With two sets the space they span is what counts: both vectors of ours in both of theirs.
+#[test]
+fn two_sets_of_espirit_maps_span_barts_space() {
+    let golden = Golden::open("espirit");
+    let (shape, k) = golden.complex("kspace");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let (_, theirs) = golden.complex("maps2");
+    let (_, inside) = golden.mask("inside");
+    let params = CsmParams {
+        calibration: 20,
+        n_sets: 2,
+        ..CsmParams::default()
+    };
+    let lines = vec![true; ny];
+    let ours = maps(&kspace(coils, ny, nx, &k, &lines), [1, ny, nx], &params).unwrap();
+    let (n, set) = (ny * nx, coils * ny * nx);
+    let norms: [f64; 2] = [0, 1].map(|s| {
+        let o = overlaps(
+            &ours.maps[s * set..(s + 1) * set],
+            &theirs[s * set..(s + 1) * set],
+            n,
+        );
+        let (mut a, mut b) = (0.0, 0.0);
+        for (v, _) in o.iter().zip(&inside).filter(|(_, i)| **i) {
+            a += v[0];
+            b += v[1];
+        }
+        assert!(
+            (a - b).abs() <= 0.05 * (b + 10.0),
+            "set {s}: {a:.0} and {b:.0} voxels"
+        );
+        b
+    });
+    assert!(norms[0] > 0.9 * inside.iter().filter(|i| **i).count() as f64);
+    let first = overlaps(&ours.maps[..set], &theirs[..set], n);
+    let (mut lost, mut count) = (0.0, 0.0);
+    for (o, _) in first.iter().zip(&inside).filter(|(o, i)| **i && o[1] > 0.5) {
+        lost += 1.0 - o[2] * o[2] / (o[0] * o[1]).max(1e-30);
+        count += 1.0;
+    }
+    assert!(
+        lost / count < 1e-3,
+        "first set: {:.4} outside",
+        lost / count
+    );
+}
+
+#[test]
+fn walsh_and_inati_agree_with_mrpro() {
+    let golden = Golden::open("csm");
+    let (shape, k) = golden.complex("kspace");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let (_, inside) = golden.mask("inside");
+    for (method, name) in [(CsmMethod::Walsh, "walsh"), (CsmMethod::Inati, "inati")] {
+        let (_, theirs) = golden.complex(name);
+        let params = CsmParams {
+            method,
+            block: 5,
+            calibration: 48,
+            ..CsmParams::default()
+        };
+        let lines = vec![true; ny];
+        let ours = maps(&kspace(coils, ny, nx, &k, &lines), [1, ny, nx], &params).unwrap();
+        let mut lost: Vec<f64> = overlaps(&ours.maps, &theirs, ny * nx)
+            .iter()
+            .zip(&inside)
+            .filter(|(o, i)| **i && o[0] > 0.5)
+            .map(|(o, _)| 1.0 - o[2] / (o[0] * o[1]).sqrt())
+            .collect();
+        lost.sort_by(f64::total_cmp);
+        let (median, late) = (lost[lost.len() / 2], lost[lost.len() * 99 / 100]);
+        assert!(
+            median < golden.number("projection"),
+            "{name}: median {median:.4}"
+        );
+        assert!(
+            late < golden.number("projection_max"),
+            "{name}: 99 % {late:.4}"
+        );
+    }
+}
+
+/// K-space of the points of `mask` `[y, x]`: lines with a readout where the mask is the same for all x, else both axes
+/// phase-encoded with a readout of one sample.
+fn masked(coils: usize, ny: usize, nx: usize, grid: &[Complex32], mask: &[bool]) -> KSpace {
+    if (0..ny).all(|y| (1..nx).all(|x| mask[y * nx + x] == mask[y * nx])) {
+        let lines: Vec<bool> = (0..ny).map(|y| mask[y * nx]).collect();
+        return kspace(coils, ny, nx, grid, &lines);
+    }
+    let kept: Vec<usize> = (0..ny * nx).filter(|i| mask[*i]).collect();
+    let mut samples = Vec::new();
+    for coil in 0..coils {
+        samples.extend(kept.iter().map(|i| grid[coil * ny * nx + i]));
+    }
+    KSpace {
+        shape: Shape {
+            coil: coils,
+            pe2: ny,
+            pe1: nx,
+            ro: 1,
+        },
+        lines: kept
+            .iter()
+            .map(|i| Line {
+                pe2: (i / nx) as u32,
+                pe1: (i % nx) as u32,
+                averages: 1,
+            })
+            .collect(),
+        ro_range: 0..1,
+        samples,
+    }
+}
+
+fn csm(maps: &[Complex32], k: &KSpace) -> Csm {
+    Csm {
+        n_sets: 1,
+        n_coils: k.shape.coil,
+        matrix: [k.shape.pe2, k.shape.pe1, k.shape.ro],
+        maps: maps.to_vec(),
+    }
+}
+
+#[test]
+fn sense_finds_the_solution_of_double_precision_and_of_bart() {
+    let golden = Golden::open("cg_sense");
+    let (shape, full) = golden.complex("full");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let (_, maps) = golden.complex("maps");
+    for name in [
+        "regular_r2",
+        "acs_r2",
+        "regular_r3",
+        "acs_r3",
+        "vd1d",
+        "poisson",
+    ] {
+        let (_, mask) = golden.mask(&format!("mask_{name}"));
+        let (_, solution) = golden.complex(&format!("solution_{name}"));
+        let k = masked(coils, ny, nx, &full, &mask);
+        let sampled = mask.iter().filter(|m| **m).count() as f64 / mask.len() as f64;
+        for solver in [SenseSolver::Auto, SenseSolver::Cg] {
+            let params = SenseParams {
+                solver,
+                lambda: (golden.number(&format!("lambda_{name}")) / sampled) as f32,
+                max_iterations: 500,
+                tolerance: 1e-7,
+                noise_map: false,
+                ..SenseParams::default()
+            };
+            let found = Sense::plan(&k, &params)
+                .unwrap()
+                .run(&k, &csm(&maps, &k))
+                .unwrap();
+            let d = distance(&found.voxels, &solution);
+            assert!(
+                d < golden.number("relative"),
+                "{name}, {solver:?}: {d:.2e} from the solution"
+            );
+        }
+    }
+    let (_, mask) = golden.mask("mask_acs_r2");
+    let (_, barts) = golden.complex("bart_acs_r2");
+    let k = masked(coils, ny, nx, &full, &mask);
+    let params = SenseParams {
+        lambda: 0.0,
+        max_iterations: 500,
+        tolerance: 1e-8,
+        noise_map: false,
+        ..SenseParams::default()
+    };
+    let found = Sense::plan(&k, &params)
+        .unwrap()
+        .run(&k, &csm(&maps, &k))
+        .unwrap();
+    let d = distance(&found.voxels, &barts);
+    assert!(
+        d < golden.number("relative"),
+        "lambda 0: {d:.2e} from bart pics"
+    );
+}
+
+#[test]
+fn noise_and_gfactor_are_the_closed_form() {
+    let golden = Golden::open("gfactor");
+    let (shape, maps) = golden.complex("maps");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let zeros = vec![Complex32::ZERO; coils * ny * nx];
+    let check = |name: &str, lines: &[bool], tolerance: f64| {
+        let k = kspace(coils, ny, nx, &zeros, lines);
+        let params = SenseParams {
+            lambda: 0.0,
+            max_iterations: 300,
+            tolerance: 1e-6,
+            noise_map: true,
+            ..SenseParams::default()
+        };
+        let found = Sense::plan(&k, &params)
+            .unwrap()
+            .run(&k, &csm(&maps, &k))
+            .unwrap();
+        let std = found.noise_std.unwrap();
+        let (_, theirs) = golden.real(&format!("std_{name}"));
+        let (_, inside) = golden.mask("inside");
+        let sum = |v: &[f32]| -> f64 {
+            v.iter()
+                .zip(&inside)
+                .filter(|(_, i)| **i)
+                .map(|(v, _)| f64::from(*v).powi(2))
+                .sum()
+        };
+        let ratio = (sum(&std) / sum(&theirs)).sqrt();
+        assert!(
+            (ratio - 1.0).abs() < tolerance,
+            "{name}: noise {ratio:.4} of the closed form"
+        );
+        (std, found.gfactor.unwrap())
+    };
+    for r in [2, 3] {
+        let lines: Vec<bool> = (0..ny).map(|y| (y + ny - ny / 2) % r == 0).collect();
+        let (std, g) = check(&format!("r{r}"), &lines, golden.number("relative"));
+        for (ours, name) in [(std, "std"), (g, "g")] {
+            let (_, theirs) = golden.real(&format!("{name}_r{r}"));
+            for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                assert!(
+                    (a - b).abs() < 2e-3 * b,
+                    "{name} R={r}, voxel {i}: {a} and {b}"
+                );
+            }
+        }
+    }
+    let (_, lines) = golden.mask("mask_acs_r3");
+    check("acs_r3", &lines, golden.number("relative_irregular"));
 }
