@@ -10,6 +10,7 @@ use crate::{Error, Limits, xml};
 
 /// What [`decode`] found at the front of a buffer.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a box would cost an allocation for each message
 pub enum Step {
     /// At least so many more bytes are needed before the next step.
     Need(usize),
