@@ -21,7 +21,8 @@ fn sum(data: &[Complex32]) -> f64 {
             pair[1] += c.im;
         }
     }
-    lanes.iter().map(|&x| f64::from(x)).sum::<f64>() + rest.iter().map(|c| f64::from(c.re + c.im)).sum::<f64>()
+    lanes.iter().map(|&x| f64::from(x)).sum::<f64>()
+        + rest.iter().map(|c| f64::from(c.re + c.im)).sum::<f64>()
 }
 
 fn peak_mib() -> f64 {
@@ -34,7 +35,10 @@ fn peak_mib() -> f64 {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, mode, path, numbers @ ..] = arguments.as_slice() else {
-        return Err("read_acquisitions write|direct|library|headers FILE [acquisitions channels samples]".into());
+        return Err(
+            "read_acquisitions write|direct|library|headers FILE [acquisitions channels samples]"
+                .into(),
+        );
     };
     let path = Path::new(path);
     let start = Instant::now();
@@ -43,15 +47,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut visit = |batch: &[AcquisitionRef<'_>]| {
         for a in batch {
             bytes += size_of_val(a.data);
-            total += if mode == "headers" { f64::from(a.head.sample_time_us) } else { sum(a.data) };
+            total += if mode == "headers" {
+                f64::from(a.head.sample_time_us)
+            } else {
+                sum(a.data)
+            };
         }
         ControlFlow::Continue(())
     };
     match mode.as_str() {
         "write" => {
             let number = |i: usize| numbers.get(i).and_then(|n| n.parse::<u16>().ok());
-            let (n, channels, samples) =
-                (number(0).unwrap_or(20_000), number(1).unwrap_or(16), number(2).unwrap_or(640));
+            let (n, channels, samples) = (
+                number(0).unwrap_or(20_000),
+                number(1).unwrap_or(16),
+                number(2).unwrap_or(640),
+            );
             let len = usize::from(channels) * usize::from(samples);
             let mut a = Acquisition {
                 head: AcquisitionHeader {
@@ -61,7 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     ..Default::default()
                 },
                 traj: Vec::new(),
-                data: (0..len).map(|i| Complex32::new((i % 97) as f32, (i % 31) as f32)).collect(),
+                data: (0..len)
+                    .map(|i| Complex32::new((i % 97) as f32, (i % 31) as f32))
+                    .collect(),
             };
             let mut writer = Writer::create(path, "dataset")?;
             writer.header_xml("<ismrmrdHeader><experimentalConditions><H1resonanceFrequency_Hz>0</H1resonanceFrequency_Hz></experimentalConditions></ismrmrdHeader>")?;
@@ -85,6 +98,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let rate = bytes as f64 / seconds / 1e6;
-    println!("{mode:8} {seconds:7.3} s  {rate:8.0} MB/s  peak {:6.0} MiB  sum {total}", peak_mib());
+    println!(
+        "{mode:8} {seconds:7.3} s  {rate:8.0} MB/s  peak {:6.0} MiB  sum {total}",
+        peak_mib()
+    );
     Ok(())
 }

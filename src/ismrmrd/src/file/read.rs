@@ -40,6 +40,7 @@ pub struct File {
     /// None on systems that refuse to map the file; everything then goes through the library.
     map: Option<Mmap>,
     userblock: u64,
+    file_len: u64,
 }
 
 /// What one group holds.
@@ -132,7 +133,15 @@ impl File {
         })?;
         // The library would print its error stack on stderr; its text comes back in our error instead.
         hdf5::silence_errors(true);
-        let h5 = hdf5::File::open(path).map_err(hdf5_error(path.display().to_string()))?;
+        let h5 = hdf5::File::open(path).map_err(|e| {
+            match hdf5_error(path.display().to_string())(e) {
+                Error::Hdf5 { message, .. } if !message.contains("lock") => malformed(
+                    format!("an HDF5 file that does not open ({message})"),
+                    "an intact file: copy or convert it again",
+                ),
+                other => other,
+            }
+        })?;
         // SAFETY: the map is read-only and private to this value. The remaining obligation, that nobody
         // changes the file meanwhile, is the user's and stands in the documentation of `File`; our own
         // writer never changes a file in place but renames a new one over it.
@@ -144,6 +153,7 @@ impl File {
             h5,
             map,
             userblock,
+            file_len: meta.len(),
         })
     }
 
@@ -671,6 +681,27 @@ impl File {
         Ok(())
     }
 
+    /// What was never written reads as zeros without end, so a count must be backed by storage. Deflate
+    /// cannot shrink by more than about a thousand.
+    fn check_stored(&self, ds: &Dataset, len: usize, place: &str) -> Result<(), Error> {
+        let bytes = ds.dtype().map_err(hdf5_error(place))?.size();
+        let declared = (len as u64).saturating_mul(bytes as u64);
+        let stored = ds.storage_size().min(self.file_len);
+        let most = if ds.filters().is_empty() {
+            stored
+        } else {
+            stored.saturating_mul(2048)
+        };
+        if declared > most {
+            return Err(self.malformed(
+                place.to_owned(),
+                format!("{len} entries declared, but only {stored} bytes stored"),
+                format!("{declared} bytes: is the file cut off, or was writing stopped?"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Gives visited pages back, when they lie close together (they do in files written in order).
     fn release(&self, touched: &Touched) {
         let Some(map) = &self.map else { return };
@@ -695,6 +726,7 @@ impl File {
         visit: &mut dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let len = ds.shape().first().copied().unwrap_or(0);
+        self.check_stored(ds, len, place)?;
         let mut first = 0;
         let mut step = 1;
         while first < len {
@@ -780,6 +812,7 @@ impl File {
             }
             Err(_) => {
                 let len = ds.shape().first().copied().unwrap_or(0);
+                self.check_stored(&ds, len, &place)?;
                 for first in (0..len).step_by(256) {
                     let raw = slice::<RawWaveform>(&ds, first..len.min(first + 256))
                         .map_err(hdf5_error(&*place))?;
@@ -932,7 +965,7 @@ impl File {
         }
         // Deflate cannot shrink by more than about a thousand; what is not stored at all reads as zeros.
         let all = declared.saturating_mul(shape.first().copied().unwrap_or(0)) as u64;
-        let stored = ds.storage_size();
+        let stored = ds.storage_size().min(self.file_len);
         if all / 2048 > stored {
             return Err(self.malformed(
                 place.into(),

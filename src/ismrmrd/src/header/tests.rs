@@ -26,9 +26,12 @@ impl Dice {
         (0..self.below(4)).map(|_| make(self)).collect()
     }
     fn text(&mut self) -> String {
-        const PARTS: [&str; 12] =
-            ["a", " ", "<", "&", "\"", "é", "日本", "\n", "\t", "]]>", "x\r\ny", "&amp;"];
-        (0..self.below(6)).map(|_| PARTS[self.below(PARTS.len() as u64)]).collect()
+        const PARTS: [&str; 12] = [
+            "a", " ", "<", "&", "\"", "é", "日本", "\n", "\t", "]]>", "x\r\ny", "&amp;",
+        ];
+        (0..self.below(6))
+            .map(|_| PARTS[self.below(PARTS.len() as u64)])
+            .collect()
     }
     fn word(&mut self) -> String {
         ["embedded", "2026-11-23", "12:34:56.789", "HFS", "M"][self.below(5)].to_owned()
@@ -69,7 +72,11 @@ impl Dice {
         }
     }
     fn limit(&mut self) -> Option<Limit> {
-        self.opt(|d| Limit { minimum: d.u32(), maximum: d.u32(), center: d.u32() })
+        self.opt(|d| Limit {
+            minimum: d.u32(),
+            maximum: d.u32(),
+            center: d.u32(),
+        })
     }
     fn encoding(&mut self) -> Encoding {
         Encoding {
@@ -142,7 +149,11 @@ impl Dice {
                 measurement_id: d.opt(Dice::text),
                 series_date: d.opt(Dice::word),
                 series_time: d.opt(Dice::word),
-                patient_position: if d.below(4) == 0 { String::new() } else { "FFDL".into() },
+                patient_position: if d.below(4) == 0 {
+                    String::new()
+                } else {
+                    "FFDL".into()
+                },
                 relative_table_position: d.opt(|d| [d.f32(), d.f32(), d.f32()]),
                 initial_series_number: d.opt(Dice::i64),
                 protocol_name: d.opt(Dice::text),
@@ -162,13 +173,18 @@ impl Dice {
                 system_field_strength_t: d.opt(Dice::f32),
                 relative_receiver_noise_bandwidth: d.opt(Dice::f32),
                 receiver_channels: d.opt(Dice::u32),
-                coil_label: d.many(|d| CoilLabel { coil_number: d.u32(), coil_name: d.text() }),
+                coil_label: d.many(|d| CoilLabel {
+                    coil_number: d.u32(),
+                    coil_name: d.text(),
+                }),
                 institution_name: d.opt(Dice::text),
                 station_name: d.opt(Dice::text),
                 device_id: d.opt(Dice::text),
                 device_serial_number: d.opt(Dice::text),
             }),
-            experimental_conditions: ExperimentalConditions { h1_resonance_frequency_hz: self.i64() },
+            experimental_conditions: ExperimentalConditions {
+                h1_resonance_frequency_hz: self.i64(),
+            },
             encoding: self.many(Dice::encoding),
             sequence_parameters: self.opt(|d| SequenceParameters {
                 tr: d.many(Dice::f32),
@@ -216,7 +232,7 @@ proptest! {
         if to % 3 == 0 {
             bytes.truncate(cut.index(bytes.len()));
         }
-        let _ = Header::parse_bytes(&bytes).map(|h| h.to_xml());
+        drop(Header::parse_bytes(&bytes).map(|h| h.to_xml()));
     }
 }
 
@@ -226,16 +242,47 @@ fn every_element_of_the_schema_is_known() {
     assert_eq!(header.unknown, []);
     // Each once more through the writer, so that none is dropped on either way.
     let again = header.to_xml();
-    let words = |xml: &str| xml.split(['<', '>']).map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect::<Vec<_>>();
-    let (mut a, mut b) = (words(SMALL.split_once("<version>").unwrap().1), words(again.split_once("<version>").unwrap().1));
+    let words = |xml: &str| {
+        xml.split(['<', '>'])
+            .map(|w| w.trim().to_owned())
+            .filter(|w| !w.is_empty())
+            .collect::<Vec<_>>()
+    };
+    let (mut a, mut b) = (
+        words(SMALL.split_once("<version>").unwrap().1),
+        words(again.split_once("<version>").unwrap().1),
+    );
     a.sort();
     b.sort();
     assert_eq!(a, b);
     assert_eq!(header.encoding.len(), 2);
-    assert_eq!(header.encoding[0].encoding_limits.user[7], Some(Limit { minimum: 0, maximum: 7, center: 3 }));
-    assert_eq!(header.encoding[0].parallel_imaging.as_ref().unwrap().multiband.as_ref().unwrap().spacing, [vec![1.5, 2.5]]);
-    assert_eq!(header.sequence_parameters.as_ref().unwrap().diffusion[0].gradient_direction, [0.5, 0.25, -1.0]);
-    assert_eq!(header.user_parameters.as_ref().unwrap().base64, [("blob".to_owned(), "QUJD".to_owned())]);
+    assert_eq!(
+        header.encoding[0].encoding_limits.user[7],
+        Some(Limit {
+            minimum: 0,
+            maximum: 7,
+            center: 3
+        })
+    );
+    assert_eq!(
+        header.encoding[0]
+            .parallel_imaging
+            .as_ref()
+            .unwrap()
+            .multiband
+            .as_ref()
+            .unwrap()
+            .spacing,
+        [vec![1.5, 2.5]]
+    );
+    assert_eq!(
+        header.sequence_parameters.as_ref().unwrap().diffusion[0].gradient_direction,
+        [0.5, 0.25, -1.0]
+    );
+    assert_eq!(
+        header.user_parameters.as_ref().unwrap().base64,
+        [("blob".to_owned(), "QUJD".to_owned())]
+    );
 }
 
 const MINIMAL: &str = "<encoding><encodedSpace><matrixSize><x>4</x><y>4</y><z>1</z></matrixSize>\
@@ -246,8 +293,13 @@ const MINIMAL: &str = "<encoding><encodedSpace><matrixSize><x>4</x><y>4</y><z>1<
 
 #[test]
 fn unknown_elements_keep_their_place() {
-    let inner = MINIMAL.replace("</encoding>", "<v:shift xmlns:v=\"urn:v\" unit=\"mm\"><v:x>1</v:x></v:shift></encoding>");
-    let xml = format!("<ismrmrdHeader xmlns:q=\"urn:q\"><q:first/>{MINIMAL}{inner}<second>2</second></ismrmrdHeader>");
+    let inner = MINIMAL.replace(
+        "</encoding>",
+        "<v:shift xmlns:v=\"urn:v\" unit=\"mm\"><v:x>1</v:x></v:shift></encoding>",
+    );
+    let xml = format!(
+        "<ismrmrdHeader xmlns:q=\"urn:q\"><q:first/>{MINIMAL}{inner}<second>2</second></ismrmrdHeader>"
+    );
     let header = Header::parse(&xml).unwrap();
     let places: Vec<&str> = header.unknown.iter().map(|u| u.parent.as_str()).collect();
     assert_eq!(places, ["encoding[1]", "", ""]);
@@ -263,12 +315,24 @@ fn unknown_elements_keep_their_place() {
 #[test]
 fn ways_of_writing_that_peers_use() {
     let plain = Header::parse(&format!("<ismrmrdHeader>{MINIMAL}</ismrmrdHeader>")).unwrap();
-    let prefixed = MINIMAL.replace("</", "\u{1}").replace('<', "<i:").replace('\u{1}', "</i:");
+    let prefixed = MINIMAL
+        .replace("</", "\u{1}")
+        .replace('<', "<i:")
+        .replace('\u{1}', "</i:");
     for xml in [
-        format!("\u{feff}<?xml version=\"1.0\" encoding=\"ascii\"?><ismrmrdHeader>{MINIMAL}</ismrmrdHeader>\0\0"),
-        format!("<!-- c --><ismrmrdHeader xmlns=\"http://www.ismrm.org/ISMRMRD\">{MINIMAL}</ismrmrdHeader>\n"),
-        format!("<i:ismrmrdHeader xmlns:i=\"http://www.ismrm.org/ISMRMRD\">{prefixed}</i:ismrmrdHeader>"),
-        format!("<ismrmrdHeader>{}</ismrmrdHeader>", MINIMAL.replace("<x>4</x>", "<x> 4.0\n</x>")),
+        format!(
+            "\u{feff}<?xml version=\"1.0\" encoding=\"ascii\"?><ismrmrdHeader>{MINIMAL}</ismrmrdHeader>\0\0"
+        ),
+        format!(
+            "<!-- c --><ismrmrdHeader xmlns=\"http://www.ismrm.org/ISMRMRD\">{MINIMAL}</ismrmrdHeader>\n"
+        ),
+        format!(
+            "<i:ismrmrdHeader xmlns:i=\"http://www.ismrm.org/ISMRMRD\">{prefixed}</i:ismrmrdHeader>"
+        ),
+        format!(
+            "<ismrmrdHeader>{}</ismrmrdHeader>",
+            MINIMAL.replace("<x>4</x>", "<x> 4.0\n</x>")
+        ),
     ] {
         assert_eq!(Header::parse(&xml).unwrap(), plain, "{xml}");
     }
@@ -276,25 +340,79 @@ fn ways_of_writing_that_peers_use() {
 
 #[test]
 fn values_that_do_not_parse_name_place_found_and_needed() {
-    let xml = |from: &str, to: &str| format!("<ismrmrdHeader>{}</ismrmrdHeader>", MINIMAL.replacen(from, to, 1));
+    let xml = |from: &str, to: &str| {
+        format!(
+            "<ismrmrdHeader>{}</ismrmrdHeader>",
+            MINIMAL.replacen(from, to, 1)
+        )
+    };
     for (from, to, message) in [
-        ("<x>4</x>", "<x>NaN</x>", "header: encoding[0]/encodedSpace/matrixSize/x: found \"NaN\", needed a whole number"),
-        ("<x>4</x>", "<x>-4</x>", "matrixSize/x: found \"-4\", needed a whole number from 1"),
-        ("<x>4</x>", "<x>0</x>", "matrixSize/x: found 0, needed at least 1"),
-        ("<x>4</x>", "<x>4294967296</x>", "found \"4294967296\", needed a whole number from 1 to 4294967295"),
+        (
+            "<x>4</x>",
+            "<x>NaN</x>",
+            "header: encoding[0]/encodedSpace/matrixSize/x: found \"NaN\", needed a whole number",
+        ),
+        (
+            "<x>4</x>",
+            "<x>-4</x>",
+            "matrixSize/x: found \"-4\", needed a whole number from 1",
+        ),
+        (
+            "<x>4</x>",
+            "<x>0</x>",
+            "matrixSize/x: found 0, needed at least 1",
+        ),
+        (
+            "<x>4</x>",
+            "<x>4294967296</x>",
+            "found \"4294967296\", needed a whole number from 1 to 4294967295",
+        ),
         ("<x>4</x>", "<x>4.5</x>", "found \"4.5\""),
         ("<x>4</x>", "<x></x>", "found \"\""),
-        ("<x>4</x>", "", "encoding[0]/encodedSpace/matrixSize/x: found nothing, needed the element"),
-        ("<x>4</x>", "<x>4</x><x>5</x>", "matrixSize/x: found 2 elements, needed one"),
-        ("<x>1</x>", "<x>inf</x>", "fieldOfView_mm/x: found \"inf\", needed a finite number"),
-        ("<x>1</x>", "<x>-1</x>", "fieldOfView_mm/x: found -1, needed a length in mm, not negative"),
-        ("<trajectory>cartesian</trajectory>", "", "encoding[0]/trajectory: found nothing"),
+        (
+            "<x>4</x>",
+            "",
+            "encoding[0]/encodedSpace/matrixSize/x: found nothing, needed the element",
+        ),
+        (
+            "<x>4</x>",
+            "<x>4</x><x>5</x>",
+            "matrixSize/x: found 2 elements, needed one",
+        ),
+        (
+            "<x>1</x>",
+            "<x>inf</x>",
+            "fieldOfView_mm/x: found \"inf\", needed a finite number",
+        ),
+        (
+            "<x>1</x>",
+            "<x>-1</x>",
+            "fieldOfView_mm/x: found -1, needed a length in mm, not negative",
+        ),
+        (
+            "<trajectory>cartesian</trajectory>",
+            "",
+            "encoding[0]/trajectory: found nothing",
+        ),
         ("</encoding>", "", "needed well-formed XML"),
     ] {
         let error = Header::parse(&xml(from, to)).unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }));
-        assert!(error.to_string().contains(message), "{error}\n  lacks {message}");
+        assert!(
+            error.to_string().contains(message),
+            "{error}\n  lacks {message}"
+        );
     }
-    assert!(Header::parse("").unwrap_err().to_string().contains("found nothing"));
-    assert!(Header::parse("<a/>").unwrap_err().to_string().contains("the root element <a>"));
+    assert!(
+        Header::parse("")
+            .unwrap_err()
+            .to_string()
+            .contains("found nothing")
+    );
+    assert!(
+        Header::parse("<a/>")
+            .unwrap_err()
+            .to_string()
+            .contains("the root element <a>")
+    );
 }
