@@ -366,9 +366,14 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, SourceError> {
         list.iter()
             .map(|&s| {
                 let line = s + (n / 2) as f64;
-                (line >= 0.0 && line < n as f64)
-                    .then_some(line as u16)
-                    .ok_or_else(|| missing(key))
+                (line >= 0.0 && line < n as f64).then_some(line as u16).ok_or_else(|| {
+                    SourceError::unsupported(
+                        folder,
+                        format!("{key} has step {s}, outside a grid of {n} lines (accelerated or partial Fourier)"),
+                        "a ParaVision scan with as many steps as lines",
+                        "convert it to ISMRMRD with Bruker's or MRIReco's converter",
+                    )
+                })
             })
             .collect()
     };

@@ -30,6 +30,9 @@ mod sample {
 }
 pub(crate) use sample::Sample;
 
+/// Samples that a file can hold per byte: zlib's limit, rounded up.
+const MAX_RATIO: u64 = 1100;
+
 struct FastMri {
     path: PathBuf,
     set: hdf5::Dataset,
@@ -203,6 +206,17 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Parts, SourceEr
             declared: slice_bytes as u64,
             limit: options.limits.image_bytes as u64,
         });
+    }
+    // Compression does not reach this ratio; a sparse data set can declare any size and must not make us allocate it.
+    let size = std::fs::metadata(path)
+        .map_err(|e| SourceError::io("cannot read the size", path, e))?
+        .len();
+    let declared = (slice_bytes as u64).saturating_mul(shape[0] as u64);
+    if declared > size.saturating_mul(MAX_RATIO) {
+        return Err(bad(
+            format!("shape {shape:?} in a file of {size} bytes"),
+            "samples that are in the file",
+        ));
     }
     let mut notes = Vec::new();
     let [slices, coils, ro, pe] = shape;

@@ -211,7 +211,7 @@ fn f64_of(b: &[u8]) -> f64 {
 /// A measured line: which frame, where, and where its samples begin.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    index: [usize; AXES],
+    index: [u16; AXES],
     first: bool,
     last: bool,
 }
@@ -375,7 +375,7 @@ impl Grid {
     }
 
     fn acquisition(&self, number: usize, line: &Line) -> Acquisition {
-        let at = |axis: Axis| line.index[axis as usize] as u16;
+        let at = |axis: Axis| line.index[axis as usize];
         let n_coils = self.layout.n(Axis::Coil);
         let n_samples = self.ro.len();
         let mut head = AcquisitionHeader {
@@ -410,7 +410,7 @@ impl Grid {
             head.set(AcquisitionFlag::LastInMeasurement);
         }
         let mut data = vec![Complex32::ZERO; n_coils * n_samples];
-        let mut index = line.index;
+        let mut index = line.index.map(usize::from);
         index[Axis::Ro as usize] = self.ro.start;
         for (coil, out) in data.chunks_mut(n_samples.max(1)).enumerate() {
             index[Axis::Coil as usize] = coil;
@@ -502,7 +502,8 @@ fn scan(store: &Store, layout: &Layout) -> Scanned {
                 first_ro = first_ro.min(first);
                 end_ro = end_ro.max(end);
                 lines.push(Line {
-                    index,
+                    // Extents were checked to fit 16 bits.
+                    index: index.map(|i| i as u16),
                     first: false,
                     last: false,
                 });

@@ -30,8 +30,11 @@ struct Variable {
     class: &'static str,
 }
 
-/// zlib cannot expand by more than this, so a larger declared size is a lie.
-const MAX_INFLATION: usize = 1032;
+/// Compressed variables may grow this much: zero-filled k-space does not compress further, and zlib's own limit (1032)
+/// would let a few MiB ask for GiB.
+const MAX_INFLATION: usize = 256;
+/// Small variables may grow more.
+const ALWAYS_INFLATED: usize = 64 << 20;
 
 struct Parser<'a> {
     path: &'a Path,
@@ -210,7 +213,12 @@ impl Parser<'_> {
             let element = self.element(bytes.get(at..).unwrap_or_default(), &place)?;
             match element.kind {
                 15 => {
-                    let most = element.data.len().saturating_mul(MAX_INFLATION).min(limit);
+                    let most = element
+                        .data
+                        .len()
+                        .saturating_mul(MAX_INFLATION)
+                        .max(ALWAYS_INFLATED)
+                        .min(limit);
                     let mut inflated = Vec::new();
                     flate2::read::ZlibDecoder::new(element.data)
                         .take(most as u64 + 1)

@@ -749,8 +749,139 @@ fn a_real_twix_file_gives_the_header_of_its_protocol() {
     assert_eq!(h.sample_time_us, 11.6);
     assert_eq!(h.center_sample, 160);
     assert!((h.position[1] - 53.922_43).abs() < 1e-5);
+    // All samples, [channel, sample] of every readout, as twixtools 0.24 reads them.
+    let mut crc = flate2::Crc::new();
+    for a in &list {
+        crc.update(bytemuck::cast_slice(&a.data));
+    }
+    assert_eq!(crc.sum(), 0x8384_f4dc);
     // Slice normal of the protocol: (6.6e-9, 0.0384, 0.9993).
     assert!(
         (h.slice_dir[1] - 0.038_387_8).abs() < 1e-4 && (h.slice_dir[2] - 0.999_263).abs() < 1e-4
     );
+}
+
+/// Deterministic pseudo-random numbers (xorshift64*), so that a failure repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
+
+/// Opens, visits everything, and accepts an error; what must not happen is a panic or an endless loop.
+fn survive(path: &Path, allow_truncated: bool) {
+    let options = OpenOptions {
+        allow_truncated,
+        ..OpenOptions::default()
+    };
+    if let Ok(mut opened) = open(path, &options) {
+        let mut visited = 0u64;
+        let done = opened.for_each_batch(&mut |batch| {
+            for a in batch {
+                assert_eq!(
+                    a.data.len(),
+                    usize::from(a.head.active_channels) * usize::from(a.head.number_of_samples)
+                );
+                visited += 1;
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(done.is_err() || visited == opened.count());
+        if opened.describe().is_ok() && allow_truncated {
+            let out = path.with_extension("out.cfl");
+            // Whether it converts does not matter here.
+            drop(convert(path, &out, &ConvertOptions::default()));
+        }
+    }
+}
+
+#[test]
+fn damaged_files_are_refused_or_read_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for name in [
+        "vb_tse.dat",
+        "vd_multi.dat",
+        "kspace_c16.npy",
+        "kspace.mat",
+        "spiral.mat",
+        "strange.mat",
+    ] {
+        let bytes = std::fs::read(sample(name)).unwrap();
+        let path = folder.path().join(name);
+        for round in 0..40 {
+            let mut damaged = bytes.clone();
+            // The beginning of a file is where its lengths are.
+            let reach = if round % 2 == 0 {
+                bytes.len()
+            } else {
+                bytes.len().min(600)
+            };
+            for _ in 0..=random.below(4) {
+                let at = random.below(reach);
+                damaged[at] = match random.below(4) {
+                    0 => 0,
+                    1 => 0xff,
+                    _ => random.below(256) as u8,
+                };
+            }
+            if round % 5 == 0 {
+                damaged.truncate(random.below(bytes.len()));
+            }
+            std::fs::write(&path, &damaged).unwrap();
+            survive(&path, round % 3 == 0);
+        }
+    }
+    // Readout headers of both twix lines, field by field.
+    for (name, at, size) in [
+        ("vb_tse.dat", 10_240, 128),
+        ("vd_multi.dat", 10_240 + 10_240, 192),
+    ] {
+        let bytes = std::fs::read(sample(name)).unwrap();
+        let path = folder.path().join(name);
+        for field in (0..size).step_by(2) {
+            for value in [0u16, 0x7fff, 0xffff] {
+                let mut damaged = bytes.clone();
+                damaged[at + field..at + field + 2].copy_from_slice(&value.to_le_bytes());
+                std::fs::write(&path, &damaged).unwrap();
+                survive(&path, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_hostile_corpus_is_refused() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/source");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "md" || e == "hdr") {
+            continue;
+        }
+        let error = open(&path, &OpenOptions::default()).and_then(|mut opened| opened.describe());
+        let error = error.expect_err(&path.display().to_string());
+        let text = error.to_string();
+        assert!(
+            text.contains(path.file_stem().unwrap().to_str().unwrap()),
+            "no path in: {text}"
+        );
+        let fault = crate::data::Fault::from(error);
+        assert!(
+            matches!(
+                fault.kind,
+                crate::data::FaultKind::Input
+                    | crate::data::FaultKind::Unsupported
+                    | crate::data::FaultKind::Limit
+            ),
+            "{text}"
+        );
+        count += 1;
+    }
+    assert!(count >= 14, "{count}");
 }
