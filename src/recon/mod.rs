@@ -8,6 +8,7 @@
 //! [`Recon::run`] does it for every frame with that pattern.
 
 pub(crate) mod acs;
+mod auto;
 pub mod combine;
 pub mod compress;
 pub mod csm;
@@ -19,18 +20,43 @@ pub mod interpolate;
 mod params;
 pub mod partial_fourier;
 pub mod replica;
+mod run;
 pub mod sampling;
 pub mod sense;
 
 pub use error::ReconError;
 pub use params::{Method, OutputParams, ReconParams};
 
-use crate::data::{Frame, ReconImage, Scan};
+use auto::{Choice, Facts};
+use grappa::window::Window;
+use sampling::{Block, Sampling};
+
+use crate::data::{Calibration, Frame, Geometry, Note, ReconImage, Scan, ScanEncoding, Shape};
 use crate::device::{Device, Recipe};
 
 /// A planned reconstruction: one encoding, one sampling pattern.
 #[derive(Clone, Debug)]
 pub struct Recon {
+    params: ReconParams,
+    shape: Shape,
+    ro_range: std::ops::Range<usize>,
+    mask: Vec<bool>,
+    sampling: Sampling,
+    calibration: Calibration,
+    acs_block: Block,
+    acs_origin: &'static str,
+    /// Lines that GRAPPA fills: the measured extent, up to the edge of the grid where that is less than a step away.
+    fill_extent: Block,
+    choice: Choice,
+    window: Option<Window>,
+    partial_fourier: partial_fourier::Plan,
+    /// z, y, x.
+    axes: [interpolate::Axis; 3],
+    interpolation: String,
+    variance_factor: f32,
+    /// Matrix and voxel size of the image; places are those of each frame.
+    geometry: Geometry,
+    notes: Vec<Note>,
     recipes: Vec<Recipe>,
 }
 
@@ -38,18 +64,88 @@ impl Recon {
     /// Decides method, shapes and scratch for frames that are sampled like `frame`.
     ///
     /// # Errors
-    /// [`ReconError::Parameter`], [`ReconError::NoEncoding`], [`ReconError::NoLines`],
-    /// [`ReconError::Calibration`], [`ReconError::Pattern`].
+    /// * [`ReconError::Parameter`]: a parameter is outside its range.
+    /// * [`ReconError::NoEncoding`], [`ReconError::NoLines`]: there is nothing Cartesian to reconstruct.
+    /// * [`ReconError::Calibration`]: too few calibration lines; another method is never taken instead.
+    /// * [`ReconError::Pattern`]: the method asked for does not fit the sampling.
+    /// * [`ReconError::Memory`]: working memory exceeds the device's budget.
     pub fn plan(
-        _scan: &Scan,
-        _frame: &Frame,
+        scan: &Scan,
+        frame: &Frame,
         params: &ReconParams,
-        _device: &Device,
+        device: &Device,
     ) -> Result<Self, ReconError> {
         params.check()?;
-        Ok(Self {
+        let encoding_idx = frame.key.encoding_idx;
+        let Some(Some(encoding)) = scan.encodings.get(usize::from(encoding_idx)) else {
+            return Err(ReconError::NoEncoding {
+                encoding_idx,
+                n_encodings: scan.encodings.len(),
+            });
+        };
+        let shape = frame.kspace.shape;
+        if frame.kspace.lines.is_empty() || shape.is_empty() {
+            return Err(ReconError::NoLines {
+                frame: format!("{:?}", frame.key),
+            });
+        }
+        let sampling = sampling::of(&frame.kspace);
+        let (acs_block, acs_origin) = acs::locate(frame, encoding.calibration);
+        let choice = auto::choose(
+            &Facts {
+                sampling: &sampling,
+                calibration: &acs_block,
+                n_coils: shape.coil,
+                n_ro: frame.kspace.ro_range.len(),
+                grid: [shape.pe2, shape.pe1],
+            },
+            params,
+        )?;
+        let fill_extent = reach_edges(&sampling, shape);
+        let window = match (choice.method, choice.lattice) {
+            (Method::Grappa, Some(lattice)) => Some(Window::new(lattice, &params.grappa, shape.pe2 > 1)),
+            _ => None,
+        };
+        let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
+        let mut notes: Vec<Note> = choice
+            .warning
+            .iter()
+            .map(|(code, text)| Note::new(code, text.clone()))
+            .collect();
+        let geometry = image_geometry(&frame.geometry, params.matrix, shape)?;
+        let (noise_windows, variance_factor) = partial_fourier.noise();
+        let ratios = field_of_view_ratios(encoding, &geometry, shape, &mut notes);
+        let axes = plan_axes(params, shape, &geometry, ratios, &noise_windows);
+        let interpolation = format!(
+            "x {}, y {}, z {}; filter {:?}; values keep their scale",
+            axes[2].describe(),
+            axes[1].describe(),
+            axes[0].describe(),
+            params.filter.kind
+        );
+        let mut plan = Self {
+            params: params.clone(),
+            shape,
+            ro_range: frame.kspace.ro_range.clone(),
+            mask: frame.kspace.mask(),
+            sampling,
+            calibration: encoding.calibration,
+            acs_block,
+            acs_origin,
+            fill_extent,
+            choice,
+            window,
+            partial_fourier,
+            axes,
+            interpolation,
+            variance_factor,
+            geometry,
+            notes,
             recipes: Vec::new(),
-        })
+        };
+        plan.recipes = plan.describe();
+        plan.check_memory(device)?;
+        Ok(plan)
     }
 
     /// What was decided and why, in the order in which it runs.
@@ -57,11 +153,184 @@ impl Recon {
         &self.recipes
     }
 
-    /// Reconstructs one frame.
+    /// The method that runs; never [`Method::Auto`].
+    pub fn method(&self) -> Method {
+        self.choice.method
+    }
+
+    /// Reconstructs one frame, on the current rayon pool; several frames may run at once.
     ///
     /// # Errors
-    /// [`ReconError::PatternChanged`] when the frame is not sampled as planned; numerical failures.
-    pub fn run(&self, _frame: &Frame) -> Result<ReconImage, ReconError> {
-        Err(ReconError::Bug("the reconstruction is being built".into()))
+    /// * [`ReconError::PatternChanged`]: the frame is not sampled as planned.
+    /// * [`ReconError::Singular`], [`ReconError::NotFinite`]: the data does not allow it.
+    pub fn run(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
+        self.run_frame(frame)
     }
+
+    fn describe(&self) -> Vec<Recipe> {
+        let grid = self.shape.len() as u64 * 8;
+        let mut recipes = vec![Recipe {
+            op: format!("recon/{}", self.choice.method.name()),
+            backend: "cpu",
+            detail: format!(
+                "{} coils, {} x {} x {} (ro x pe1 x pe2)",
+                self.shape.coil, self.shape.ro, self.shape.pe1, self.shape.pe2
+            ),
+            scratch_bytes: 3 * grid,
+            reason: self.choice.reason.clone(),
+        }];
+        if let Some(method) = self.partial_fourier.method() {
+            recipes.push(Recipe {
+                op: "recon/partial_fourier".into(),
+                backend: "cpu",
+                detail: format!("{method:?}"),
+                scratch_bytes: 4 * grid / self.shape.coil as u64,
+                reason: self.partial_fourier.reason.clone(),
+            });
+        }
+        if !self.axes.iter().all(interpolate::Axis::is_identity) {
+            recipes.push(Recipe {
+                op: "recon/interpolate".into(),
+                backend: "cpu",
+                detail: self.interpolation.clone(),
+                scratch_bytes: 3 * 8 * self.geometry.matrix.iter().product::<usize>() as u64,
+                reason: "the image's matrix, field of view or filter asks for it".into(),
+            });
+        }
+        recipes
+    }
+
+    fn check_memory(&self, device: &Device) -> Result<(), ReconError> {
+        let need: u64 = self.recipes.iter().map(|r| r.scratch_bytes).sum();
+        if need <= device.memory_bytes {
+            return Ok(());
+        }
+        Err(ReconError::Memory {
+            need_mb: need >> 20,
+            have_mb: device.memory_bytes >> 20,
+            hint: "compress coils (`compress.method = \"svd\"`) or allow more memory",
+        })
+    }
+
+    /// The planned matrix at the frame's own place.
+    fn geometry_of(&self, frame: &Frame) -> Geometry {
+        Geometry {
+            matrix: self.geometry.matrix,
+            voxel_mm: self.geometry.voxel_mm,
+            ..frame.geometry
+        }
+    }
+}
+
+/// The measured extent, widened to the edge of the grid where less than one step of the lattice is missing.
+fn reach_edges(sampling: &Sampling, shape: Shape) -> Block {
+    let (r1, r2) = sampling.lattice.map_or((1, 1), |l| (l.r1, l.r2));
+    let widen = |range: &std::ops::Range<usize>, n: usize, r: usize| {
+        let start = if range.start < r { 0 } else { range.start };
+        start..if n - range.end < r { n } else { range.end }
+    };
+    Block {
+        pe2: widen(&sampling.extent.pe2, shape.pe2, r2),
+        pe1: widen(&sampling.extent.pe1, shape.pe1, r1),
+    }
+}
+
+fn plan_partial_fourier(
+    choice: &Choice,
+    extent: &Block,
+    frame: &Frame,
+    params: &ReconParams,
+) -> Result<partial_fourier::Plan, ReconError> {
+    let shape = frame.kspace.shape;
+    let (r1, r2) = choice.lattice.map_or((1, 1), |l| (l.r1, l.r2));
+    let axis = |n, measured: &std::ops::Range<usize>| partial_fourier::AxisExtent {
+        n,
+        measured: measured.clone(),
+    };
+    partial_fourier::Plan::new(
+        [
+            axis(shape.pe2, &extent.pe2),
+            axis(shape.pe1, &extent.pe1),
+            axis(shape.ro, &frame.kspace.ro_range),
+        ],
+        [r2, r1, 1],
+        &params.partial_fourier,
+    )
+}
+
+fn image_geometry(
+    frame: &Geometry,
+    matrix: Option<[usize; 3]>,
+    shape: Shape,
+) -> Result<Geometry, ReconError> {
+    let Some(matrix) = matrix else {
+        return Ok(*frame);
+    };
+    if shape.pe2 == 1 && matrix[2] != 1 {
+        return Err(ReconError::Parameter {
+            key: "matrix",
+            value: format!("{matrix:?}"),
+            allowed: "1 along z for a 2D scan",
+        });
+    }
+    let fov = frame.field_of_view_mm();
+    Ok(Geometry {
+        matrix,
+        voxel_mm: [0, 1, 2].map(|a| fov[a] / matrix[a] as f32),
+        ..*frame
+    })
+}
+
+/// Field of view of the grid over that of the image, along x, y, z.
+fn field_of_view_ratios(
+    encoding: &ScanEncoding,
+    geometry: &Geometry,
+    shape: Shape,
+    notes: &mut Vec<Note>,
+) -> [f64; 3] {
+    let grid = [shape.ro, shape.pe1, shape.pe2];
+    let image = geometry.field_of_view_mm();
+    let mut unknown = Vec::new();
+    let ratios = std::array::from_fn(|a| {
+        if grid[a] == 1 {
+            return 1.0;
+        }
+        let encoded = encoding.encoded;
+        let own = f64::from(encoded.field_of_view_mm[a]) * grid[a] as f64 / encoded.matrix[a].max(1) as f64;
+        let ratio = own / f64::from(image[a]);
+        if ratio.is_finite() && (0.05..=20.0).contains(&ratio) {
+            return ratio;
+        }
+        unknown.push(["x", "y", "z"][a]);
+        1.0
+    });
+    if !unknown.is_empty() {
+        notes.push(Note::new(
+            "field_of_view_unknown",
+            format!(
+                "the header's fields of view along {} make no sense ({:?} mm encoded, {image:?} mm image): the whole \
+                 encoded field of view is shown",
+                unknown.join(", "),
+                encoding.encoded.field_of_view_mm
+            ),
+        ));
+    }
+    ratios
+}
+
+fn plan_axes(
+    params: &ReconParams,
+    shape: Shape,
+    geometry: &Geometry,
+    ratios: [f64; 3],
+    noise_windows: &[Vec<f32>; 3],
+) -> [interpolate::Axis; 3] {
+    let grid = [shape.pe2, shape.pe1, shape.ro];
+    std::array::from_fn(|a| {
+        let n = grid[a];
+        let window = (params.filter.is_on(2 - a) && n > 1)
+            .then(|| filter::window(params.filter.kind, params.filter.width, n));
+        let n_out = if n == 1 { 1 } else { geometry.matrix[2 - a] };
+        interpolate::Axis::new(n, n_out, ratios[2 - a], window, &noise_windows[a])
+    })
 }

@@ -1,5 +1,7 @@
 //! Coil combination: many coil images -> one complex image with unit noise gain.
 
+pub(crate) mod low_res;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::ReconError;
@@ -50,3 +52,4 @@ impl CombineParams {
         )
     }
 }
+

@@ -1,9 +1,13 @@
 //! Partial Fourier: what to do where one side of k-space was not measured.
 
+use num_complex::Complex32;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::combine::low_res::unit;
 use super::error::ReconError;
 use super::params::require;
+use crate::num::fft::{Direction, Fft};
 
 /// Treatment of the side that was not measured.
 #[derive(
@@ -58,5 +62,308 @@ impl PartialFourierParams {
             self.transition,
             "0 to 64",
         )
+    }
+}
+
+/// Measured range of one axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AxisExtent {
+    pub(crate) n: usize,
+    pub(crate) measured: std::ops::Range<usize>,
+}
+
+impl AxisExtent {
+    /// Samples measured on both sides of DC: `dc - half ..= dc + half`.
+    pub(crate) fn half(&self) -> usize {
+        let dc = self.n / 2;
+        dc.saturating_sub(self.measured.start)
+            .min(self.measured.end.saturating_sub(dc + 1))
+    }
+
+    /// Whether one side reaches further out than the other by more than `slack` samples.
+    fn is_partial(&self, slack: usize) -> bool {
+        let dc = self.n / 2;
+        let (below, above) = (
+            dc.saturating_sub(self.measured.start),
+            self.measured.end.saturating_sub(dc + 1),
+        );
+        below.abs_diff(above) > slack.max(1)
+    }
+
+    /// Share of the full width that was measured.
+    fn fraction(&self) -> f64 {
+        self.measured.len() as f64 / self.n as f64
+    }
+}
+
+/// What is done about the side that was not measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// z, y, x.
+    axes: [AxisExtent; 3],
+    /// The treatment, never `Auto`; `None`: nothing is missing on one side only.
+    method: Option<PartialFourierMethod>,
+    params: PartialFourierParams,
+    /// The axis of homodyne, or -1 when several axes are partial.
+    single: Option<usize>,
+    pub(crate) reason: String,
+}
+
+/// Fewer symmetric samples than this on each side of DC make no phase estimate.
+const LEAST_HALF: usize = 4;
+
+impl Plan {
+    /// Chooses the treatment; `slack` (per axis) is how far lines may be apart without anything missing.
+    pub(crate) fn new(
+        axes: [AxisExtent; 3],
+        slack: [usize; 3],
+        params: &PartialFourierParams,
+    ) -> Result<Self, ReconError> {
+        const NAMES: [&str; 3] = ["pe2", "pe1", "ro"];
+        let partial: Vec<usize> = (0..3).filter(|&a| axes[a].is_partial(slack[a])).collect();
+        let what: Vec<String> = partial
+            .iter()
+            .map(|&a| format!("{} measured to {:.3}", NAMES[a], axes[a].fraction()))
+            .collect();
+        let what = what.join(", ");
+        let narrow = partial.iter().find(|&&a| axes[a].half() < LEAST_HALF);
+        let asked = params.method;
+        let (method, reason) = match (partial.len(), asked, narrow) {
+            (0, _, _) => (None, "k-space is symmetric".to_string()),
+            (_, PartialFourierMethod::ZeroFill, _) => (Some(asked), format!("{what}; asked for")),
+            (_, PartialFourierMethod::Auto, Some(&a)) => (
+                Some(PartialFourierMethod::ZeroFill),
+                format!(
+                    "{what}; only {} symmetric samples on each side of DC along {}, too few for a phase estimate",
+                    axes[a].half(),
+                    NAMES[a]
+                ),
+            ),
+            (_, PartialFourierMethod::Auto, None) => (Some(PartialFourierMethod::Pocs), what),
+            (_, _, Some(&a)) => {
+                return Err(ReconError::Pattern {
+                    method: "partial_fourier",
+                    found: format!(
+                        "{what}, with {} symmetric samples on each side of DC along {} ({LEAST_HALF} are needed)",
+                        axes[a].half(),
+                        NAMES[a]
+                    ),
+                    hint: "set `partial_fourier.method = \"zero_fill\"`".into(),
+                });
+            }
+            (2.., PartialFourierMethod::Homodyne, None) => {
+                return Err(ReconError::Pattern {
+                    method: "homodyne",
+                    found: format!("several axes are partial ({what})"),
+                    hint: "set `partial_fourier.method = \"pocs\"`".into(),
+                });
+            }
+            (_, method, None) => (Some(method), format!("{what}; asked for")),
+        };
+        let single = (partial.len() == 1).then(|| partial[0]);
+        Ok(Self {
+            axes,
+            method,
+            params: *params,
+            single,
+            reason,
+        })
+    }
+
+    /// The treatment; `None` when nothing is missing.
+    pub(crate) fn method(&self) -> Option<PartialFourierMethod> {
+        self.method
+    }
+
+    /// What noise of the full grid's k-space is multiplied with, along z, y, x, and a factor on the variance.
+    ///
+    /// Zero filling: the measured window itself. Homodyne and POCS keep the part of the image along the local phase,
+    /// in which a sample without partner counts twice: the window is 2 there, 1 in the symmetric part (or the ramp of
+    /// homodyne), 0 where nothing was measured. With several partial axes the window is no product, and the factor
+    /// makes up for the difference.
+    pub(crate) fn noise(&self) -> ([Vec<f32>; 3], f32) {
+        let mut windows: [Vec<f32>; 3] = std::array::from_fn(|a| self.measured_window(a));
+        let factor = match (self.method, self.single) {
+            (Some(PartialFourierMethod::Homodyne), Some(a)) => {
+                windows[a] = self.homodyne_window(a);
+                1.0
+            }
+            (Some(PartialFourierMethod::Pocs), Some(a)) => {
+                let (n, extent) = (self.axes[a].n, &self.axes[a].measured);
+                for k in extent.clone() {
+                    let mirror = (2 * (n / 2)).wrapping_sub(k);
+                    if !extent.contains(&mirror) && mirror != n {
+                        windows[a][k] = 2.0;
+                    }
+                }
+                1.0
+            }
+            (Some(PartialFourierMethod::Pocs), None) => {
+                // A sample has a measured partner when each axis has one.
+                let share = |a: usize| {
+                    let extent = &self.axes[a];
+                    (2 * extent.half() + 1).min(extent.measured.len()) as f64 / extent.measured.len() as f64
+                };
+                let with_partner = share(0) * share(1) * share(2);
+                (4.0 - 3.0 * with_partner) as f32
+            }
+            _ => 1.0,
+        };
+        (windows, factor)
+    }
+
+    /// 1 where measured; zero filling rolls off towards the side that was not.
+    fn measured_window(&self, a: usize) -> Vec<f32> {
+        let extent = &self.axes[a];
+        let mut w = vec![0.0f32; extent.n];
+        w[extent.measured.clone()].fill(1.0);
+        if self.method == Some(PartialFourierMethod::ZeroFill) {
+            for (k, v) in w.iter_mut().enumerate() {
+                *v *= self.edge(a, k);
+            }
+        }
+        w
+    }
+
+    /// Smooth edge of zero filling, only on a side where something is missing.
+    fn edge(&self, a: usize, k: usize) -> f32 {
+        let extent = &self.axes[a];
+        let t = self.params.transition.min(extent.half());
+        let rise = |distance: usize| {
+            let r = (distance as f64 + 1.0) / (t as f64 + 1.0);
+            (std::f64::consts::FRAC_PI_2 * r.min(1.0)).sin().powi(2) as f32
+        };
+        let mut w = 1.0;
+        if extent.measured.start > 0 && k >= extent.measured.start {
+            w *= rise(k - extent.measured.start);
+        }
+        if extent.measured.end < extent.n && k < extent.measured.end {
+            w *= rise(extent.measured.end - 1 - k);
+        }
+        w
+    }
+
+    /// 2 on the measured side, a ramp through 1 at DC over the symmetric part, 0 on the other side.
+    fn homodyne_window(&self, a: usize) -> Vec<f32> {
+        let extent = &self.axes[a];
+        let (dc, half) = (extent.n / 2, extent.half() as f32);
+        let is_low_missing = dc - extent.measured.start.min(dc) < extent.measured.end.saturating_sub(dc + 1);
+        (0..extent.n)
+            .map(|k| {
+                let signed = k as f32 - dc as f32;
+                let outwards = if is_low_missing { signed } else { -signed };
+                let w = (1.0 + outwards / (half + 1.0)).clamp(0.0, 2.0);
+                if extent.measured.contains(&k) { w } else { 0.0 }
+            })
+            .collect()
+    }
+
+    /// Treats a batch of complex images `[batch, z, y, x]` in place.
+    pub(crate) fn run(&self, images: &mut [Complex32]) {
+        let Some(method) = self.method else { return };
+        let n: usize = self.axes.iter().map(|a| a.n).product();
+        // One image at a time inside, so that RSS over many coils needs no more memory than its images.
+        images.par_chunks_mut(n.max(1)).for_each(|image| match method {
+            PartialFourierMethod::Homodyne => self.homodyne(image),
+            PartialFourierMethod::Pocs => self.pocs(image),
+            PartialFourierMethod::ZeroFill | PartialFourierMethod::Auto => self.zero_fill(image),
+        });
+    }
+
+    fn transform(&self, image: &mut [Complex32], direction: Direction) {
+        let dims = self.axes.each_ref().map(|a| a.n);
+        for a in 0..3 {
+            if dims[a] > 1 {
+                Fft::plan(dims[a], direction).run_axis(image, &dims, a);
+            }
+        }
+    }
+
+    /// Multiplies k-space with one window per axis.
+    fn multiply(&self, kspace: &mut [Complex32], windows: &[Vec<f32>; 3]) {
+        let [_, ny, nx] = self.axes.each_ref().map(|a| a.n);
+        for (row, line) in kspace.chunks_exact_mut(nx.max(1)).enumerate() {
+            let w = windows[0][row / ny] * windows[1][row % ny];
+            for (v, wx) in line.iter_mut().zip(&windows[2]) {
+                *v *= w * wx;
+            }
+        }
+    }
+
+    fn zero_fill(&self, image: &mut [Complex32]) {
+        self.transform(image, Direction::Forward);
+        let windows = std::array::from_fn(|a| self.measured_window(a));
+        self.multiply(image, &windows);
+        self.transform(image, Direction::Inverse);
+    }
+
+    /// Phase of the symmetric centre, tapered, as unit complex numbers.
+    fn phase(&self, kspace: &[Complex32]) -> Vec<Complex32> {
+        let windows: [Vec<f32>; 3] = std::array::from_fn(|a| {
+            let extent = &self.axes[a];
+            let (dc, half) = (extent.n / 2, extent.half());
+            (0..extent.n)
+                .map(|k| {
+                    let r = k.abs_diff(dc) as f64 / (half as f64 + 1.0);
+                    if extent.n == 1 || half + 1 >= dc {
+                        1.0
+                    } else if r < 1.0 {
+                        (std::f64::consts::FRAC_PI_2 * r).cos().powi(2) as f32
+                    } else {
+                        0.0
+                    }
+                })
+                .collect()
+        });
+        let mut low = kspace.to_vec();
+        self.multiply(&mut low, &windows);
+        self.transform(&mut low, Direction::Inverse);
+        low.iter_mut().for_each(|v| *v = unit(*v));
+        low
+    }
+
+    fn homodyne(&self, image: &mut [Complex32]) {
+        self.transform(image, Direction::Forward);
+        let mut windows: [Vec<f32>; 3] = std::array::from_fn(|a| self.measured_window(a));
+        let phase = self.phase(image);
+        if let Some(a) = self.single {
+            windows[a] = self.homodyne_window(a);
+        }
+        self.multiply(image, &windows);
+        self.transform(image, Direction::Inverse);
+        for (v, p) in image.iter_mut().zip(&phase) {
+            *v = p * (*v * p.conj()).re;
+        }
+    }
+
+    fn pocs(&self, image: &mut [Complex32]) {
+        self.transform(image, Direction::Forward);
+        let windows: [Vec<f32>; 3] = std::array::from_fn(|a| self.measured_window(a));
+        let mut measured = image.to_vec();
+        self.multiply(&mut measured, &windows);
+        let phase = self.phase(&measured);
+        let dims = self.axes.each_ref().map(|a| a.n);
+        image.copy_from_slice(&measured);
+        for _ in 0..self.params.iterations {
+            self.transform(image, Direction::Inverse);
+            for (v, p) in image.iter_mut().zip(&phase) {
+                *v = p * (*v * p.conj()).re;
+            }
+            self.transform(image, Direction::Forward);
+            // Measured samples come back; within the transition they are blended in.
+            for (i, (v, m)) in image.iter_mut().zip(&measured).enumerate() {
+                let at = [i / (dims[1] * dims[2]), i / dims[2] % dims[1], i % dims[2]];
+                let mut trust = 1.0f32;
+                for a in 0..3 {
+                    if self.axes[a].measured.contains(&at[a]) {
+                        trust *= self.edge(a, at[a]);
+                    } else {
+                        trust = 0.0;
+                    }
+                }
+                *v = *v * (1.0 - trust) + *m * trust;
+            }
+        }
+        self.transform(image, Direction::Inverse);
     }
 }

@@ -1,0 +1,387 @@
+//! One frame through the planned operators.
+
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use super::acs::{self, Acs};
+use super::combine::CombineMethod;
+use super::combine::low_res::LowRes;
+use super::error::ReconError;
+use super::grappa::calibrate::{Weights, calibrate};
+use super::grappa::{fill, unmix};
+use super::params::Method;
+use super::{Recon, interpolate};
+use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
+use crate::num::fft::{Direction, fft3};
+
+/// Images on the grid of k-space, with the variance of their noise.
+pub(crate) struct OnGrid {
+    /// `[batch, z, y, x]`: one combined image, or all coils for a root sum of squares.
+    pub(crate) images: Vec<Complex32>,
+    /// Variance per component if the whole grid had been measured like this, `[z, y, x]`.
+    pub(crate) variance: Vec<f32>,
+    pub(crate) gfactor: Option<Vec<f32>>,
+    pub(crate) csm: Option<Csm>,
+    pub(crate) is_rss: bool,
+}
+
+/// What happened to one frame, in order.
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Log {
+    pub(crate) fn step(&mut self, op: &str, detail: impl Into<String>) {
+        self.steps.push(Step {
+            op: op.into(),
+            backend: "cpu",
+            detail: detail.into(),
+        });
+    }
+
+    pub(crate) fn note(&mut self, code: &'static str, text: impl Into<String>) {
+        self.notes.push(Note::new(code, text));
+    }
+}
+
+impl Recon {
+    pub(crate) fn run_frame(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
+        self.check_frame(frame)?;
+        let mut log = Log::default();
+        log.notes.extend(frame.notes.iter().cloned());
+        log.notes.extend(self.notes.iter().cloned());
+        let grid = match self.choice.method {
+            Method::Grappa => self.grappa(frame, &mut log)?,
+            Method::Fft | Method::Auto => self.fft(frame, &mut log)?,
+            Method::Sense | Method::CgSense => {
+                return Err(ReconError::Bug("sense is not attached yet".into()));
+            }
+        };
+        self.finish(frame, grid, log)
+    }
+
+    fn check_frame(&self, frame: &Frame) -> Result<(), ReconError> {
+        let changed = |what: String| Err(ReconError::PatternChanged { what });
+        if frame.kspace.shape != self.shape {
+            return changed(format!("{:?} instead of {:?}", frame.kspace.shape, self.shape));
+        }
+        if frame.kspace.ro_range != self.ro_range {
+            return changed(format!(
+                "readout samples {:?} instead of {:?}",
+                frame.kspace.ro_range, self.ro_range
+            ));
+        }
+        if frame.kspace.mask() != self.mask {
+            return changed(format!("other lines; {} of them", frame.kspace.lines.len()));
+        }
+        let (block, _) = acs::locate(frame, self.calibration);
+        if block != self.acs_block {
+            return changed(format!("calibration block {block:?} instead of {:?}", self.acs_block));
+        }
+        Ok(())
+    }
+
+    /// The calibration block of this frame, at most `centre` lines wide around DC if given.
+    fn acs(&self, frame: &Frame, centre: Option<usize>) -> Acs {
+        let mut block = self.acs_block.clone();
+        if let Some(centre) = centre {
+            let cut = |range: &mut std::ops::Range<usize>, dc: usize| {
+                *range = range.start.max(dc.saturating_sub(centre / 2))..range.end.min(dc + centre / 2 + 1);
+            };
+            cut(&mut block.pe2, self.shape.pe2 / 2);
+            cut(&mut block.pe1, self.shape.pe1 / 2);
+        }
+        acs::cut(frame, &block, self.acs_origin)
+    }
+
+    fn grid(&self) -> [usize; 3] {
+        [self.shape.pe2, self.shape.pe1, self.shape.ro]
+    }
+
+    /// Mean of `1 / averages` over the measured lines, times the share of the extent that they fill.
+    fn line_variance(&self, kspace: &KSpace, expected: usize) -> f32 {
+        let sum: f64 = kspace.lines.iter().map(|l| 1.0 / f64::from(l.averages.max(1))).sum();
+        (sum / expected.max(1) as f64) as f32
+    }
+
+    fn fft(&self, frame: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
+        let [nz, ny, nx] = self.grid();
+        let mut images = frame.kspace.to_grid();
+        fft3(&mut images, nz, ny, nx, Direction::Inverse);
+        log.step("recon/fft", &self.choice.reason);
+        let variance = self.line_variance(&frame.kspace, self.sampling.extent.len());
+        let variance = vec![variance; nz * ny * nx];
+        if self.shape.coil == 1 {
+            log.step("recon/combine", "one coil: nothing to combine");
+            return Ok(OnGrid {
+                images,
+                variance,
+                gfactor: None,
+                csm: None,
+                is_rss: false,
+            });
+        }
+        let (weights, csm) = self.combination(frame, log)?;
+        Ok(self.combined(images, weights, csm, variance, None))
+    }
+
+    /// Combination weights on the grid, `[coil, z, y, x]`; `None` for a root sum of squares.
+    fn combination(
+        &self,
+        frame: &Frame,
+        log: &mut Log,
+    ) -> Result<(Option<Vec<Complex32>>, Option<Csm>), ReconError> {
+        let centre = self.params.combine.centre;
+        match self.params.combine.method {
+            CombineMethod::Rss => {
+                log.step("recon/combine", "root sum of squares, asked for");
+                Ok((None, None))
+            }
+            CombineMethod::Csm => Err(ReconError::Bug("csm is not attached yet".into())),
+            CombineMethod::Adaptive => {
+                let low = LowRes::from_acs(&self.acs(frame, Some(centre)), centre);
+                log.step(
+                    "recon/combine",
+                    format!(
+                        "adaptive: matched filter from the central {} x {} x {} samples (ro x pe1 x pe2)",
+                        low.support[2], low.support[1], low.support[0]
+                    ),
+                );
+                Ok((Some(low.weights(self.grid())), None))
+            }
+        }
+    }
+
+    fn combined(
+        &self,
+        images: Vec<Complex32>,
+        weights: Option<Vec<Complex32>>,
+        csm: Option<Csm>,
+        variance: Vec<f32>,
+        gfactor: Option<Vec<f32>>,
+    ) -> OnGrid {
+        let is_rss = weights.is_none();
+        let images = match weights {
+            Some(weights) => weighted_sum(&images, &weights, variance.len()),
+            None => images,
+        };
+        OnGrid {
+            images,
+            variance,
+            gfactor,
+            csm,
+            is_rss,
+        }
+    }
+
+    fn grappa(&self, frame: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
+        let acs = self.acs(frame, None);
+        let Some(window) = &self.window else {
+            return Err(ReconError::Bug("grappa was chosen without a window".into()));
+        };
+        let weights = calibrate(&acs, window, self.params.grappa.lambda)?;
+        log.step(
+            "recon/grappa/calibrate",
+            format!(
+                "window {} x {} (ro x lines), {} coils, {} equations from {}, lambda {:e}; {}",
+                window.ro,
+                window.sources.len(),
+                weights.n_coils,
+                weights.n_equations,
+                acs.origin,
+                self.params.grappa.lambda,
+                self.choice.reason
+            ),
+        );
+        let low = LowRes::from_acs(&acs, self.params.combine.centre);
+        self.grappa_in_kspace(frame, &weights, &low, log)
+    }
+
+    fn grappa_in_kspace(
+        &self,
+        frame: &Frame,
+        weights: &Weights,
+        low: &LowRes,
+        log: &mut Log,
+    ) -> Result<OnGrid, ReconError> {
+        let [nz, ny, nx] = self.grid();
+        let n = nz * ny * nx;
+        let mut images = fill::fill(&frame.kspace, weights, &self.fill_extent);
+        log.step("recon/grappa/fill", "in k-space; measured samples unchanged");
+        fft3(&mut images, nz, ny, nx, Direction::Inverse);
+        let (combination, csm) = self.combination(frame, log)?;
+        let (variance, gfactor) = self.grappa_noise(frame, weights, low, n);
+        Ok(self.combined(images, combination, csm, variance, Some(gfactor)))
+    }
+
+    /// Variance and g-factor of the combined image.
+    ///
+    /// The unmixing weights give the noise of images made from lattice lines alone. Calibration lines that are
+    /// measured anyway replace predicted ones, and in their band noise is that of a full measurement: the variance is
+    /// the mean of both, weighted with the share of lines.
+    fn grappa_noise(&self, frame: &Frame, weights: &Weights, low: &LowRes, n: usize) -> (Vec<f32>, Vec<f32>) {
+        let grid = self.grid();
+        let power = unmix::power(weights, low, grid);
+        let r = weights.window.lattice.reduction() as f32;
+        let own = &self.sampling.acs;
+        let extent = self.fill_extent.len().max(1) as f32;
+        let share = if own.len() > 1 { own.len() as f32 / extent } else { 0.0 };
+        let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+        let variance = power
+            .iter()
+            .map(|p| averages * ((1.0 - share) * p / r + share))
+            .collect();
+        let gfactor = power.iter().map(|p| p.sqrt() / r).collect();
+        debug_assert_eq!(power.len(), n);
+        (variance, gfactor)
+    }
+
+    fn finish(&self, frame: &Frame, grid: OnGrid, mut log: Log) -> Result<ReconImage, ReconError> {
+        let OnGrid {
+            mut images,
+            variance,
+            gfactor,
+            csm,
+            is_rss,
+        } = grid;
+        if let Some(method) = self.partial_fourier.method() {
+            self.partial_fourier.run(&mut images);
+            log.step(
+                "recon/partial_fourier",
+                format!("{method:?}: {}", self.partial_fourier.reason),
+            );
+        }
+        let is_identity = self.axes.iter().all(interpolate::Axis::is_identity);
+        if !is_identity {
+            images = interpolate::images(&self.axes, images);
+            log.step("recon/interpolate", &self.interpolation);
+        }
+        let [nz, ny, nx] = [self.geometry.matrix[2], self.geometry.matrix[1], self.geometry.matrix[0]];
+        let n = nx * ny * nz;
+        if is_rss {
+            images = root_sum_of_squares(&images, n);
+        }
+        let mut voxels = images;
+        check_finite(&voxels)?;
+        let mut noise_std = None;
+        if frame.is_whitened {
+            let factor = self.variance_factor;
+            let variance = interpolate::variance(&self.axes, variance);
+            noise_std = Some(variance.iter().map(|v| (v * factor).max(0.0).sqrt()).collect::<Vec<f32>>());
+        }
+        let gfactor = match gfactor.filter(|_| self.params.outputs.gfactor) {
+            Some(g) => Some(self.floor_gfactor(interpolate::smooth_map(&self.axes, &g), frame, &mut log)),
+            None => None,
+        };
+        if self.params.intensity_correction.enabled {
+            super::intensity::correct(
+                &mut voxels,
+                noise_std.as_deref_mut(),
+                [nz, ny, nx],
+                &self.params.intensity_correction,
+            );
+            log.step(
+                "recon/intensity_correction",
+                format!("{:?}", self.params.intensity_correction),
+            );
+            log.note(
+                "intensity_corrected",
+                "the image was divided by a smooth estimate of the receive profile: voxel values do not compare \
+                 across the image as measured",
+            );
+        }
+        Ok(ReconImage {
+            key: frame.key,
+            geometry: self.geometry_of(frame),
+            table_position_mm: frame.table_position_mm,
+            voxels,
+            intensity: if noise_std.is_some() {
+                Intensity::WithNoise
+            } else {
+                Intensity::Arbitrary
+            },
+            noise_std,
+            gfactor,
+            csm: csm.filter(|_| self.params.outputs.csm),
+            stamps: frame.stamps,
+            provenance: Provenance {
+                protocol: String::new(),
+                input: String::new(),
+                steps: log.steps,
+                notes: log.notes,
+            },
+        })
+    }
+
+    /// A regularised fit may have less noise than the unbiased optimum; the map's meaning ends at 1.
+    fn floor_gfactor(&self, mut g: Vec<f32>, frame: &Frame, log: &mut Log) -> Vec<f32> {
+        let mut below = 0usize;
+        for v in &mut g {
+            if *v < 1.0 {
+                below += usize::from(*v < 0.99);
+                *v = 1.0;
+            }
+        }
+        if below > 0 {
+            log.note(
+                "gfactor_floored",
+                format!(
+                    "{below} of {} g-factors were below 1 (regularised weights) and are given as 1",
+                    g.len()
+                ),
+            );
+        }
+        if !frame.is_whitened {
+            log.note(
+                "gfactor_not_whitened",
+                "the g-factor takes the noise of all coils as equal and independent: there was no noise scan",
+            );
+        }
+        g
+    }
+}
+
+/// `sum_c w_c m_c`, coils in order, `[coil, n]` each.
+fn weighted_sum(images: &[Complex32], weights: &[Complex32], n: usize) -> Vec<Complex32> {
+    const BLOCK: usize = 2048;
+    let mut out = vec![Complex32::ZERO; n];
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, out)| {
+        let from = i * BLOCK;
+        for (image, w) in images.chunks_exact(n).zip(weights.chunks_exact(n)) {
+            let (image, w) = (&image[from..from + out.len()], &w[from..from + out.len()]);
+            for ((o, m), w) in out.iter_mut().zip(image).zip(w) {
+                *o += m * w;
+            }
+        }
+    });
+    out
+}
+
+fn root_sum_of_squares(images: &[Complex32], n: usize) -> Vec<Complex32> {
+    let mut out = vec![Complex32::ZERO; n];
+    out.par_chunks_mut(2048).enumerate().for_each(|(i, out)| {
+        for image in images.chunks_exact(n) {
+            for (o, v) in out.iter_mut().zip(&image[i * 2048..]) {
+                o.re += v.norm_sqr();
+            }
+        }
+        out.iter_mut().for_each(|v| v.re = v.re.sqrt());
+    });
+    out
+}
+
+fn check_finite(voxels: &[Complex32]) -> Result<(), ReconError> {
+    let is_bad = |v: &Complex32| !v.re.is_finite() || !v.im.is_finite();
+    let Some(first) = voxels.iter().position(is_bad) else {
+        return Ok(());
+    };
+    Err(ReconError::NotFinite {
+        what: "voxels",
+        count: voxels.iter().filter(|v| is_bad(v)).count(),
+        total: voxels.len(),
+        first,
+        hint: "look for NaN, infinity or overflow in the k-space (`cauda inspect`)",
+    })
+}
