@@ -23,6 +23,10 @@ pub mod replica;
 mod run;
 pub mod sampling;
 pub mod sense;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use error::ReconError;
 pub use params::{Method, OutputParams, ReconParams};
@@ -103,7 +107,9 @@ impl Recon {
         )?;
         let fill_extent = reach_edges(&sampling, shape);
         let window = match (choice.method, choice.lattice) {
-            (Method::Grappa, Some(lattice)) => Some(Window::new(lattice, &params.grappa, shape.pe2 > 1)),
+            (Method::Grappa, Some(lattice)) => {
+                Some(Window::new(lattice, &params.grappa, shape.pe2 > 1))
+            }
             _ => None,
         };
         let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
@@ -164,7 +170,7 @@ impl Recon {
     /// * [`ReconError::PatternChanged`]: the frame is not sampled as planned.
     /// * [`ReconError::Singular`], [`ReconError::NotFinite`]: the data does not allow it.
     pub fn run(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
-        self.run_frame(frame)
+        self.run_calibrated(frame, frame)
     }
 
     fn describe(&self) -> Vec<Recipe> {
@@ -296,7 +302,8 @@ fn field_of_view_ratios(
             return 1.0;
         }
         let encoded = encoding.encoded;
-        let own = f64::from(encoded.field_of_view_mm[a]) * grid[a] as f64 / encoded.matrix[a].max(1) as f64;
+        let own = f64::from(encoded.field_of_view_mm[a]) * grid[a] as f64
+            / encoded.matrix[a].max(1) as f64;
         let ratio = own / f64::from(image[a]);
         if ratio.is_finite() && (0.05..=20.0).contains(&ratio) {
             return ratio;

@@ -47,14 +47,19 @@ impl Log {
 }
 
 impl Recon {
-    pub(crate) fn run_frame(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
+    /// Reconstructs `frame` with everything that is calibrated taken from `calibration` (usually the same frame).
+    pub(crate) fn run_calibrated(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+    ) -> Result<ReconImage, ReconError> {
         self.check_frame(frame)?;
         let mut log = Log::default();
         log.notes.extend(frame.notes.iter().cloned());
         log.notes.extend(self.notes.iter().cloned());
         let grid = match self.choice.method {
-            Method::Grappa => self.grappa(frame, &mut log)?,
-            Method::Fft | Method::Auto => self.fft(frame, &mut log)?,
+            Method::Grappa => self.grappa(frame, calibration, &mut log)?,
+            Method::Fft | Method::Auto => self.fft(frame, calibration, &mut log)?,
             Method::Sense | Method::CgSense => {
                 return Err(ReconError::Bug("sense is not attached yet".into()));
             }
@@ -65,7 +70,10 @@ impl Recon {
     fn check_frame(&self, frame: &Frame) -> Result<(), ReconError> {
         let changed = |what: String| Err(ReconError::PatternChanged { what });
         if frame.kspace.shape != self.shape {
-            return changed(format!("{:?} instead of {:?}", frame.kspace.shape, self.shape));
+            return changed(format!(
+                "{:?} instead of {:?}",
+                frame.kspace.shape, self.shape
+            ));
         }
         if frame.kspace.ro_range != self.ro_range {
             return changed(format!(
@@ -78,7 +86,10 @@ impl Recon {
         }
         let (block, _) = acs::locate(frame, self.calibration);
         if block != self.acs_block {
-            return changed(format!("calibration block {block:?} instead of {:?}", self.acs_block));
+            return changed(format!(
+                "calibration block {block:?} instead of {:?}",
+                self.acs_block
+            ));
         }
         Ok(())
     }
@@ -88,7 +99,8 @@ impl Recon {
         let mut block = self.acs_block.clone();
         if let Some(centre) = centre {
             let cut = |range: &mut std::ops::Range<usize>, dc: usize| {
-                *range = range.start.max(dc.saturating_sub(centre / 2))..range.end.min(dc + centre / 2 + 1);
+                *range = range.start.max(dc.saturating_sub(centre / 2))
+                    ..range.end.min(dc + centre / 2 + 1);
             };
             cut(&mut block.pe2, self.shape.pe2 / 2);
             cut(&mut block.pe1, self.shape.pe1 / 2);
@@ -102,11 +114,15 @@ impl Recon {
 
     /// Mean of `1 / averages` over the measured lines, times the share of the extent that they fill.
     fn line_variance(&self, kspace: &KSpace, expected: usize) -> f32 {
-        let sum: f64 = kspace.lines.iter().map(|l| 1.0 / f64::from(l.averages.max(1))).sum();
+        let sum: f64 = kspace
+            .lines
+            .iter()
+            .map(|l| 1.0 / f64::from(l.averages.max(1)))
+            .sum();
         (sum / expected.max(1) as f64) as f32
     }
 
-    fn fft(&self, frame: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
+    fn fft(&self, frame: &Frame, calibration: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
         let [nz, ny, nx] = self.grid();
         let mut images = frame.kspace.to_grid();
         fft3(&mut images, nz, ny, nx, Direction::Inverse);
@@ -123,7 +139,7 @@ impl Recon {
                 is_rss: false,
             });
         }
-        let (weights, csm) = self.combination(frame, log)?;
+        let (weights, csm) = self.combination(calibration, log)?;
         Ok(self.combined(images, weights, csm, variance, None))
     }
 
@@ -176,8 +192,13 @@ impl Recon {
         }
     }
 
-    fn grappa(&self, frame: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
-        let acs = self.acs(frame, None);
+    fn grappa(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+        log: &mut Log,
+    ) -> Result<OnGrid, ReconError> {
+        let acs = self.acs(calibration, None);
         let Some(window) = &self.window else {
             return Err(ReconError::Bug("grappa was chosen without a window".into()));
         };
@@ -196,12 +217,13 @@ impl Recon {
             ),
         );
         let low = LowRes::from_acs(&acs, self.params.combine.centre);
-        self.grappa_in_kspace(frame, &weights, &low, log)
+        self.grappa_in_kspace(frame, calibration, &weights, &low, log)
     }
 
     fn grappa_in_kspace(
         &self,
         frame: &Frame,
+        calibration: &Frame,
         weights: &Weights,
         low: &LowRes,
         log: &mut Log,
@@ -209,9 +231,12 @@ impl Recon {
         let [nz, ny, nx] = self.grid();
         let n = nz * ny * nx;
         let mut images = fill::fill(&frame.kspace, weights, &self.fill_extent);
-        log.step("recon/grappa/fill", "in k-space; measured samples unchanged");
+        log.step(
+            "recon/grappa/fill",
+            "in k-space; measured samples unchanged",
+        );
         fft3(&mut images, nz, ny, nx, Direction::Inverse);
-        let (combination, csm) = self.combination(frame, log)?;
+        let (combination, csm) = self.combination(calibration, log)?;
         let (variance, gfactor) = self.grappa_noise(frame, weights, low, n);
         Ok(self.combined(images, combination, csm, variance, Some(gfactor)))
     }
@@ -221,13 +246,23 @@ impl Recon {
     /// The unmixing weights give the noise of images made from lattice lines alone. Calibration lines that are
     /// measured anyway replace predicted ones, and in their band noise is that of a full measurement: the variance is
     /// the mean of both, weighted with the share of lines.
-    fn grappa_noise(&self, frame: &Frame, weights: &Weights, low: &LowRes, n: usize) -> (Vec<f32>, Vec<f32>) {
+    fn grappa_noise(
+        &self,
+        frame: &Frame,
+        weights: &Weights,
+        low: &LowRes,
+        n: usize,
+    ) -> (Vec<f32>, Vec<f32>) {
         let grid = self.grid();
         let power = unmix::power(weights, low, grid);
         let r = weights.window.lattice.reduction() as f32;
         let own = &self.sampling.acs;
         let extent = self.fill_extent.len().max(1) as f32;
-        let share = if own.len() > 1 { own.len() as f32 / extent } else { 0.0 };
+        let share = if own.len() > 1 {
+            own.len() as f32 / extent
+        } else {
+            0.0
+        };
         let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
         let variance = power
             .iter()
@@ -258,7 +293,11 @@ impl Recon {
             images = interpolate::images(&self.axes, images);
             log.step("recon/interpolate", &self.interpolation);
         }
-        let [nz, ny, nx] = [self.geometry.matrix[2], self.geometry.matrix[1], self.geometry.matrix[0]];
+        let [nz, ny, nx] = [
+            self.geometry.matrix[2],
+            self.geometry.matrix[1],
+            self.geometry.matrix[0],
+        ];
         let n = nx * ny * nz;
         if is_rss {
             images = root_sum_of_squares(&images, n);
@@ -269,10 +308,17 @@ impl Recon {
         if frame.is_whitened {
             let factor = self.variance_factor;
             let variance = interpolate::variance(&self.axes, variance);
-            noise_std = Some(variance.iter().map(|v| (v * factor).max(0.0).sqrt()).collect::<Vec<f32>>());
+            noise_std = Some(
+                variance
+                    .iter()
+                    .map(|v| (v * factor).max(0.0).sqrt())
+                    .collect::<Vec<f32>>(),
+            );
         }
         let gfactor = match gfactor.filter(|_| self.params.outputs.gfactor) {
-            Some(g) => Some(self.floor_gfactor(interpolate::smooth_map(&self.axes, &g), frame, &mut log)),
+            Some(g) => {
+                Some(self.floor_gfactor(interpolate::smooth_map(&self.axes, &g), frame, &mut log))
+            }
             None => None,
         };
         if self.params.intensity_correction.enabled {

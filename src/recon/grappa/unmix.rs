@@ -206,17 +206,20 @@ pub(crate) fn power(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> Vec<f3
     let (numerators, rss2) = numerators(weights, low, grid);
     let mut power = vec![0.0f32; n];
     const BLOCK: usize = 2048;
-    power.par_chunks_mut(BLOCK).enumerate().for_each(|(i, out)| {
-        let from = i * BLOCK;
-        for u in numerators.chunks_exact(n) {
-            for (o, u) in out.iter_mut().zip(&u[from..]) {
-                *o += u.norm_sqr();
+    power
+        .par_chunks_mut(BLOCK)
+        .enumerate()
+        .for_each(|(i, out)| {
+            let from = i * BLOCK;
+            for u in numerators.chunks_exact(n) {
+                for (o, u) in out.iter_mut().zip(&u[from..]) {
+                    *o += u.norm_sqr();
+                }
             }
-        }
-        for (o, r) in out.iter_mut().zip(&rss2[from..]) {
-            *o *= reciprocal(*r);
-        }
-    });
+            for (o, r) in out.iter_mut().zip(&rss2[from..]) {
+                *o *= reciprocal(*r);
+            }
+        });
     power
 }
 
@@ -243,11 +246,19 @@ fn numerators(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> (Vec<Complex
 }
 
 /// Smallest convenient grid that holds the spectrum of `conj(s) K`, and its size; never larger than `grid`.
-pub(crate) fn coarse_grid(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> ([usize; 3], usize) {
+pub(crate) fn coarse_grid(
+    weights: &Weights,
+    low: &LowRes,
+    grid: [usize; 3],
+) -> ([usize; 3], usize) {
     let reach = reach(weights);
     let small = std::array::from_fn(|a| {
         let need = low.support[a] + 2 * reach[a];
-        if grid[a] == 1 { 1 } else { smooth_length(need).min(grid[a]) }
+        if grid[a] == 1 {
+            1
+        } else {
+            smooth_length(need).min(grid[a])
+        }
     });
     (small, small.iter().product())
 }

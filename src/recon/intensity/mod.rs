@@ -85,7 +85,9 @@ fn smooth(values: &mut [f32], dims: [usize; 3], axis: usize, width: f64) {
     }
     let sigma = width * n as f64 / 2.354_820_045;
     let reach = (3.0 * sigma).ceil() as i64;
-    let taps: Vec<f32> = (-reach..=reach).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp() as f32).collect();
+    let taps: Vec<f32> = (-reach..=reach)
+        .map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp() as f32)
+        .collect();
     let total: f32 = taps.iter().sum();
     let inner: usize = dims[axis + 1..].iter().product();
     values.par_chunks_mut(n * inner).for_each(|block| {
@@ -111,13 +113,26 @@ mod tests {
     fn a_shaded_plane_becomes_flatter_and_keeps_its_snr() {
         let dims = [1, 40, 50];
         let shade = |i: usize| 1.0 + 3.0 * (i % 50) as f32 / 49.0;
-        let mut voxels: Vec<Complex32> = (0..2000).map(|i| Complex32::from_polar(shade(i), 0.3)).collect();
+        let mut voxels: Vec<Complex32> = (0..2000)
+            .map(|i| Complex32::from_polar(shade(i), 0.3))
+            .collect();
         let mut noise = vec![0.1f32; 2000];
-        let snr: Vec<f32> = voxels.iter().zip(&noise).map(|(v, n)| v.norm() / n).collect();
-        let params = IntensityParams { enabled: true, ..Default::default() };
+        let snr: Vec<f32> = voxels
+            .iter()
+            .zip(&noise)
+            .map(|(v, n)| v.norm() / n)
+            .collect();
+        let params = IntensityParams {
+            enabled: true,
+            ..Default::default()
+        };
         correct(&mut voxels, Some(&mut noise), dims, &params);
         let inside = |i: &usize| (8..42).contains(&(i % 50));
-        let (lo, hi) = (0..2000).filter(inside).fold((f32::MAX, 0.0f32), |(a, b), i| (a.min(voxels[i].norm()), b.max(voxels[i].norm())));
+        let (lo, hi) = (0..2000)
+            .filter(inside)
+            .fold((f32::MAX, 0.0f32), |(a, b), i| {
+                (a.min(voxels[i].norm()), b.max(voxels[i].norm()))
+            });
         assert!(hi / lo < 1.1, "{lo} {hi}");
         for i in 0..2000 {
             assert!((voxels[i].norm() / noise[i] / snr[i] - 1.0).abs() < 1e-5);

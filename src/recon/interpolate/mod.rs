@@ -44,7 +44,8 @@ impl Axis {
         let fill = n_out as f64 * ratio;
         let whole = fill.round();
         // Half a thousandth of a voxel at the edge of the image is below what a header's rounded millimetres say.
-        let n_fill = ((fill - whole).abs() * n_out as f64 / fill < 1e-3 && whole >= 1.0).then_some(whole as usize);
+        let n_fill = ((fill - whole).abs() * n_out as f64 / fill < 1e-3 && whole >= 1.0)
+            .then_some(whole as usize);
         let fill = n_fill.map_or(fill, |n| n as f64);
         let mut axis = Self {
             n_in,
@@ -84,20 +85,24 @@ impl Axis {
         let mut rows = vec![Complex32::ZERO; n * m];
         // Frequencies that a coarser image cannot hold are cut off.
         let half = (self.fill / 2.0).min(n as f64);
-        rows.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| {
-            let at = (i as f64 - (m / 2) as f64) / self.fill;
-            // Beyond the grid's field of view nothing is known; the transform would repeat the object there.
-            if !(-0.5 - 1e-9..0.5 + 1e-9).contains(&at) {
-                return;
-            }
-            for (k, v) in row.iter_mut().enumerate() {
-                let f = k as f64 - (n / 2) as f64;
-                if f >= -half - 1e-9 && f < half - 1e-9 {
-                    let p = Complex64::cis(std::f64::consts::TAU * f * at) * f64::from(window[k]) / (n as f64).sqrt();
-                    *v = Complex32::new(p.re as f32, p.im as f32);
+        rows.par_chunks_mut(n.max(1))
+            .enumerate()
+            .for_each(|(i, row)| {
+                let at = (i as f64 - (m / 2) as f64) / self.fill;
+                // Beyond the grid's field of view nothing is known; the transform would repeat the object there.
+                if !(-0.5 - 1e-9..0.5 + 1e-9).contains(&at) {
+                    return;
                 }
-            }
-        });
+                for (k, v) in row.iter_mut().enumerate() {
+                    let f = k as f64 - (n / 2) as f64;
+                    if f >= -half - 1e-9 && f < half - 1e-9 {
+                        let p = Complex64::cis(std::f64::consts::TAU * f * at)
+                            * f64::from(window[k])
+                            / (n as f64).sqrt();
+                        *v = Complex32::new(p.re as f32, p.im as f32);
+                    }
+                }
+            });
         // Row by row: sum_k p(k) exp(-2 pi i (k - n/2)(j - n/2) / n) / sqrt(n).
         Fft::plan(n, Direction::Forward).run_rows(&mut rows);
         rows
@@ -109,7 +114,13 @@ impl Axis {
         let outer = data.len() / (n * inner).max(1);
         let Some(filled) = self.n_fill else {
             let ones = vec![1.0; n];
-            return dense(&self.matrix(self.window.as_deref().unwrap_or(&ones)), data, n, m, inner);
+            return dense(
+                &self.matrix(self.window.as_deref().unwrap_or(&ones)),
+                data,
+                n,
+                m,
+                inner,
+            );
         };
         let mut spectrum = data.to_vec();
         Fft::plan(n, Direction::Forward).run_axis(&mut spectrum, &[outer, n, inner], 1);
@@ -159,39 +170,53 @@ impl Axis {
         };
         let outer = variance.len() / (n * inner).max(1);
         let mut out = vec![0.0f32; outer * m * inner];
-        out.par_chunks_mut(inner.max(1)).enumerate().for_each(|(row, out)| {
-            let (block, i) = (row / m, row % m);
-            if inner == 1 {
-                let v = &variance[block * n..(block + 1) * n];
-                out[0] = noise[i * n..(i + 1) * n].iter().zip(v).map(|(a, b)| a * b).sum();
-                return;
-            }
-            for j in 0..n {
-                let weight = noise[i * n + j];
-                let v = &variance[(block * n + j) * inner..(block * n + j + 1) * inner];
-                for (o, v) in out.iter_mut().zip(v) {
-                    *o += weight * v;
+        out.par_chunks_mut(inner.max(1))
+            .enumerate()
+            .for_each(|(row, out)| {
+                let (block, i) = (row / m, row % m);
+                if inner == 1 {
+                    let v = &variance[block * n..(block + 1) * n];
+                    out[0] = noise[i * n..(i + 1) * n]
+                        .iter()
+                        .zip(v)
+                        .map(|(a, b)| a * b)
+                        .sum();
+                    return;
                 }
-            }
-        });
+                for j in 0..n {
+                    let weight = noise[i * n + j];
+                    let v = &variance[(block * n + j) * inner..(block * n + j + 1) * inner];
+                    for (o, v) in out.iter_mut().zip(v) {
+                        *o += weight * v;
+                    }
+                }
+            });
         out
     }
 }
 
 /// `[m, n]` times the middle axis of `[outer, n, inner]`.
-fn dense(matrix: &[Complex32], data: &[Complex32], n: usize, m: usize, inner: usize) -> Vec<Complex32> {
+fn dense(
+    matrix: &[Complex32],
+    data: &[Complex32],
+    n: usize,
+    m: usize,
+    inner: usize,
+) -> Vec<Complex32> {
     let outer = data.len() / (n * inner).max(1);
     let mut out = vec![Complex32::ZERO; outer * m * inner];
-    out.par_chunks_mut(inner.max(1)).enumerate().for_each(|(row, out)| {
-        let (block, i) = (row / m, row % m);
-        for j in 0..n {
-            let weight = matrix[i * n + j];
-            let v = &data[(block * n + j) * inner..(block * n + j + 1) * inner];
-            for (o, v) in out.iter_mut().zip(v) {
-                *o += weight * v;
+    out.par_chunks_mut(inner.max(1))
+        .enumerate()
+        .for_each(|(row, out)| {
+            let (block, i) = (row / m, row % m);
+            for j in 0..n {
+                let weight = matrix[i * n + j];
+                let v = &data[(block * n + j) * inner..(block * n + j + 1) * inner];
+                for (o, v) in out.iter_mut().zip(v) {
+                    *o += weight * v;
+                }
             }
-        }
-    });
+        });
     out
 }
 
@@ -225,7 +250,10 @@ pub(crate) fn variance(axes: &[Axis; 3], variance: Vec<f32>) -> Vec<f32> {
 pub(crate) fn smooth_map(axes: &[Axis; 3], map: &[f32]) -> Vec<f32> {
     let dims_in = axes.each_ref().map(|a| a.n_in);
     let dims_out = axes.each_ref().map(|a| a.n_out);
-    if axes.iter().all(|a| a.n_in == a.n_out && a.n_fill == Some(a.n_in)) {
+    if axes
+        .iter()
+        .all(|a| a.n_in == a.n_out && a.n_fill == Some(a.n_in))
+    {
         return map.to_vec();
     }
     let taps: Vec<Vec<(usize, usize, f32)>> = axes
@@ -233,7 +261,8 @@ pub(crate) fn smooth_map(axes: &[Axis; 3], map: &[f32]) -> Vec<f32> {
         .map(|a| {
             (0..a.n_out)
                 .map(|i| {
-                    let at = (i as f64 - (a.n_out / 2) as f64) * a.n_in as f64 / a.fill + (a.n_in / 2) as f64;
+                    let at = (i as f64 - (a.n_out / 2) as f64) * a.n_in as f64 / a.fill
+                        + (a.n_in / 2) as f64;
                     let at = at.clamp(0.0, (a.n_in - 1) as f64);
                     let low = at.floor() as usize;
                     (low, (low + 1).min(a.n_in - 1), (at - at.floor()) as f32)
@@ -243,15 +272,17 @@ pub(crate) fn smooth_map(axes: &[Axis; 3], map: &[f32]) -> Vec<f32> {
         .collect();
     let get = |z: usize, y: usize, x: usize| map[(z * dims_in[1] + y) * dims_in[2] + x];
     let mut out = vec![0.0; dims_out.iter().product()];
-    out.par_chunks_mut(dims_out[2]).enumerate().for_each(|(row, out)| {
-        let (z0, z1, fz) = taps[0][row / dims_out[1]];
-        let (y0, y1, fy) = taps[1][row % dims_out[1]];
-        for (v, &(x0, x1, fx)) in out.iter_mut().zip(&taps[2]) {
-            let line = |z, y| get(z, y, x0) * (1.0 - fx) + get(z, y, x1) * fx;
-            let plane = |z| line(z, y0) * (1.0 - fy) + line(z, y1) * fy;
-            *v = plane(z0) * (1.0 - fz) + plane(z1) * fz;
-        }
-    });
+    out.par_chunks_mut(dims_out[2])
+        .enumerate()
+        .for_each(|(row, out)| {
+            let (z0, z1, fz) = taps[0][row / dims_out[1]];
+            let (y0, y1, fy) = taps[1][row % dims_out[1]];
+            for (v, &(x0, x1, fx)) in out.iter_mut().zip(&taps[2]) {
+                let line = |z, y| get(z, y, x0) * (1.0 - fx) + get(z, y, x1) * fx;
+                let plane = |z| line(z, y0) * (1.0 - fy) + line(z, y1) * fy;
+                *v = plane(z0) * (1.0 - fz) + plane(z1) * fz;
+            }
+        });
     out
 }
 
@@ -288,7 +319,13 @@ mod tests {
             let axis = Axis::new(n, m, ratio, w.clone(), &ones(n));
             let data = Rng::new(3).complex(2 * n * 3);
             let fast = axis.run(&data, 3);
-            let slow = dense(&axis.matrix(w.as_deref().unwrap_or(&ones(n))), &data, n, m, 3);
+            let slow = dense(
+                &axis.matrix(w.as_deref().unwrap_or(&ones(n))),
+                &data,
+                n,
+                m,
+                3,
+            );
             assert_close(&fast, &slow, 2e-6);
         }
     }
@@ -300,7 +337,10 @@ mod tests {
             let out = axis.run(&vec![Complex32::new(2.0, -1.0); n], 1);
             // Cropped to less than the grid's field of view, nothing is outside.
             for v in &out {
-                assert!((v - Complex32::new(2.0, -1.0)).norm() < 1e-5, "{n} {m} {ratio}: {v}");
+                assert!(
+                    (v - Complex32::new(2.0, -1.0)).norm() < 1e-5,
+                    "{n} {m} {ratio}: {v}"
+                );
             }
         }
         let mut point = vec![Complex32::ZERO; 9];
@@ -331,7 +371,9 @@ mod tests {
         let data: Vec<Complex32> = (0..n).map(|j| wave((j as f64 - 8.0) / 16.0)).collect();
         let axis = Axis::new(n, m, ratio, None, &ones(n));
         assert!(axis.n_fill.is_none());
-        let truth: Vec<Complex32> = (0..m).map(|i| wave((i as f64 - 5.0) / (m as f64 * ratio))).collect();
+        let truth: Vec<Complex32> = (0..m)
+            .map(|i| wave((i as f64 - 5.0) / (m as f64 * ratio)))
+            .collect();
         assert_close(&axis.run(&data, 1), &truth, 1e-5);
     }
 
@@ -358,7 +400,10 @@ mod tests {
             }
             for (p, v) in power.iter().zip(&predicted) {
                 let found = p / n_replicas as f64;
-                assert!((found / f64::from(*v) - 1.0).abs() < 0.1, "{n} {m} {ratio}: {found} {v}");
+                assert!(
+                    (found / f64::from(*v) - 1.0).abs() < 0.1,
+                    "{n} {m} {ratio}: {found} {v}"
+                );
             }
         }
     }

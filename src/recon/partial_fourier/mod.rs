@@ -202,7 +202,8 @@ impl Plan {
                 // A sample has a measured partner when each axis has one.
                 let share = |a: usize| {
                     let extent = &self.axes[a];
-                    (2 * extent.half() + 1).min(extent.measured.len()) as f64 / extent.measured.len() as f64
+                    (2 * extent.half() + 1).min(extent.measured.len()) as f64
+                        / extent.measured.len() as f64
                 };
                 let with_partner = share(0) * share(1) * share(2);
                 (4.0 - 3.0 * with_partner) as f32
@@ -247,7 +248,8 @@ impl Plan {
     fn homodyne_window(&self, a: usize) -> Vec<f32> {
         let extent = &self.axes[a];
         let (dc, half) = (extent.n / 2, extent.half() as f32);
-        let is_low_missing = dc - extent.measured.start.min(dc) < extent.measured.end.saturating_sub(dc + 1);
+        let is_low_missing =
+            dc - extent.measured.start.min(dc) < extent.measured.end.saturating_sub(dc + 1);
         (0..extent.n)
             .map(|k| {
                 let signed = k as f32 - dc as f32;
@@ -263,11 +265,15 @@ impl Plan {
         let Some(method) = self.method else { return };
         let n: usize = self.axes.iter().map(|a| a.n).product();
         // One image at a time inside, so that RSS over many coils needs no more memory than its images.
-        images.par_chunks_mut(n.max(1)).for_each(|image| match method {
-            PartialFourierMethod::Homodyne => self.homodyne(image),
-            PartialFourierMethod::Pocs => self.pocs(image),
-            PartialFourierMethod::ZeroFill | PartialFourierMethod::Auto => self.zero_fill(image),
-        });
+        images
+            .par_chunks_mut(n.max(1))
+            .for_each(|image| match method {
+                PartialFourierMethod::Homodyne => self.homodyne(image),
+                PartialFourierMethod::Pocs => self.pocs(image),
+                PartialFourierMethod::ZeroFill | PartialFourierMethod::Auto => {
+                    self.zero_fill(image)
+                }
+            });
     }
 
     fn transform(&self, image: &mut [Complex32], direction: Direction) {
