@@ -34,6 +34,9 @@ pub(crate) struct Facts<'a> {
 /// Fewer calibration lines than this along an undersampled axis make no sensitivity map.
 const LEAST_MAP_LINES: usize = 8;
 
+/// With fewer than this, `auto` prefers GRAPPA for regular patterns.
+const GOOD_MAP_LINES: usize = 12;
+
 /// Chooses.
 ///
 /// # Errors
@@ -98,29 +101,39 @@ pub(crate) fn choose(facts: &Facts<'_>, params: &ReconParams) -> Result<Choice, 
             found: format!("{pattern} and there is one coil, which cannot tell aliases apart"),
             hint: "set `method = \"fft\"` for a zero-filled image".into(),
         }),
-        Method::Auto => match lattice {
-            Some(lattice) => {
-                check_grappa(facts, params, lattice)?;
-                Ok(chosen(
-                    Method::Grappa,
-                    format!(
-                        "{pattern}, with {} to calibrate from",
-                        block(facts.calibration)
-                    ),
-                ))
+        Method::Auto => {
+            let calibrated = format!(
+                "{pattern}, with {} to calibrate from",
+                block(facts.calibration)
+            );
+            match lattice {
+                // Measured on simulated and real scans, SENSE with ESPIRiT maps has the smaller error at every
+                // reduction; GRAPPA needs fewer lines to calibrate.
+                Some(_) if has_lines(facts, GOOD_MAP_LINES) => Ok(chosen(
+                    Method::Sense,
+                    format!("{calibrated}: enough for sensitivity maps"),
+                )),
+                Some(lattice) => {
+                    check_grappa(facts, params, lattice)?;
+                    Ok(chosen(
+                        Method::Grappa,
+                        format!(
+                            "{calibrated}: fewer than {GOOD_MAP_LINES} lines for sensitivity maps, enough for grappa"
+                        ),
+                    ))
+                }
+                None => {
+                    check_maps(facts, "cg_sense")?;
+                    Ok(chosen(Method::CgSense, calibrated))
+                }
             }
-            None => {
-                check_maps(facts, "cg_sense")?;
-                Ok(chosen(
-                    Method::CgSense,
-                    format!(
-                        "{pattern}, with {} to calibrate from",
-                        block(facts.calibration)
-                    ),
-                ))
-            }
-        },
+        }
     }
+}
+
+fn has_lines(facts: &Facts<'_>, least: usize) -> bool {
+    facts.calibration.pe2.len() >= facts.grid[0].min(least)
+        && facts.calibration.pe1.len() >= facts.grid[1].min(least)
 }
 
 fn check_grappa(
@@ -138,7 +151,7 @@ fn check_maps(facts: &Facts<'_>, method: &'static str) -> Result<(), ReconError>
         facts.grid[1].min(LEAST_MAP_LINES),
     ];
     let found = [facts.calibration.pe2.len(), facts.calibration.pe1.len()];
-    if found[0] >= need[0] && found[1] >= need[1] {
+    if has_lines(facts, LEAST_MAP_LINES) {
         return Ok(());
     }
     Err(ReconError::Calibration {

@@ -93,8 +93,11 @@ pub enum ReconError {
         key: &'static str,
     },
     /// Sensitivity maps could not be made.
-    #[error("{0}")]
-    Maps(String),
+    #[error(transparent)]
+    Maps(#[from] super::csm::CsmError),
+    /// SENSE could not be planned or run.
+    #[error(transparent)]
+    Sense(#[from] super::sense::SenseError),
     /// A limit of the machine.
     #[error(
         "reconstruction needs {need_mb} MB of working memory, {have_mb} MB are allowed; {hint}"
@@ -121,8 +124,9 @@ impl ReconError {
             Self::NoLines { .. }
             | Self::Calibration { .. }
             | Self::NotFinite { .. }
-            | Self::Singular { .. }
-            | Self::Maps(_) => FaultKind::Input,
+            | Self::Singular { .. } => FaultKind::Input,
+            // Their own kinds, given by `Fault::from` below.
+            Self::Maps(_) | Self::Sense(_) => FaultKind::Input,
             Self::Memory { .. } => FaultKind::Limit,
             Self::PatternChanged { .. } | Self::Bug(_) => FaultKind::Bug,
         }
@@ -131,6 +135,11 @@ impl ReconError {
 
 impl From<ReconError> for Fault {
     fn from(error: ReconError) -> Self {
+        match error {
+            ReconError::Maps(inner) => return inner.into(),
+            ReconError::Sense(inner) => return inner.into(),
+            _ => {}
+        }
         let (kind, message) = (error.kind(), error.to_string());
         Self {
             kind,

@@ -32,6 +32,7 @@ pub use error::ReconError;
 pub use params::{Method, OutputParams, ReconParams};
 
 use auto::{Choice, Facts};
+use filter::FilterParams;
 use grappa::window::Window;
 use sampling::{Block, Sampling};
 
@@ -53,9 +54,12 @@ pub struct Recon {
     fill_extent: Block,
     choice: Choice,
     window: Option<Window>,
+    sense: Option<sense::Sense>,
     partial_fourier: partial_fourier::Plan,
     /// z, y, x.
     axes: [interpolate::Axis; 3],
+    /// The same without filter, for maps.
+    map_axes: [interpolate::Axis; 3],
     interpolation: String,
     variance_factor: f32,
     /// Matrix and voxel size of the image; places are those of each frame.
@@ -112,6 +116,16 @@ impl Recon {
             }
             _ => None,
         };
+        let sense = match choice.method {
+            Method::Sense | Method::CgSense => {
+                let solver = sense::SenseParams {
+                    noise_map: params.sense.noise_map && frame.is_whitened,
+                    ..params.sense.clone()
+                };
+                Some(sense::Sense::plan(&frame.kspace, &solver)?)
+            }
+            _ => None,
+        };
         let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
         let mut notes: Vec<Note> = choice
             .warning
@@ -121,7 +135,14 @@ impl Recon {
         let geometry = image_geometry(&frame.geometry, params.matrix, shape)?;
         let (noise_windows, variance_factor) = partial_fourier.noise();
         let ratios = field_of_view_ratios(encoding, &geometry, shape, &mut notes);
-        let axes = plan_axes(params, shape, &geometry, ratios, &noise_windows);
+        let axes = plan_axes(&params.filter, shape, &geometry, ratios, &noise_windows);
+        let map_axes = plan_axes(
+            &FilterParams::default(),
+            shape,
+            &geometry,
+            ratios,
+            &noise_windows,
+        );
         let interpolation = format!(
             "x {}, y {}, z {}; filter {:?}; values keep their scale",
             axes[2].describe(),
@@ -141,8 +162,10 @@ impl Recon {
             fill_extent,
             choice,
             window,
+            sense,
             partial_fourier,
             axes,
+            map_axes,
             interpolation,
             variance_factor,
             geometry,
@@ -185,6 +208,7 @@ impl Recon {
             scratch_bytes: 3 * grid,
             reason: self.choice.reason.clone(),
         }];
+        recipes.extend(self.sense.iter().map(|s| s.recipe().clone()));
         if let Some(method) = self.partial_fourier.method() {
             recipes.push(Recipe {
                 op: "recon/partial_fourier".into(),
@@ -270,7 +294,11 @@ fn image_geometry(
     shape: Shape,
 ) -> Result<Geometry, ReconError> {
     let Some(matrix) = matrix else {
-        return Ok(*frame);
+        let n_z = if shape.pe2 == 1 { 1 } else { frame.matrix[2] };
+        return Ok(Geometry {
+            matrix: [frame.matrix[0], frame.matrix[1], n_z],
+            ..*frame
+        });
     };
     if shape.pe2 == 1 && matrix[2] != 1 {
         return Err(ReconError::Parameter {
@@ -326,7 +354,7 @@ fn field_of_view_ratios(
 }
 
 fn plan_axes(
-    params: &ReconParams,
+    params: &FilterParams,
     shape: Shape,
     geometry: &Geometry,
     ratios: [f64; 3],
@@ -335,8 +363,8 @@ fn plan_axes(
     let grid = [shape.pe2, shape.pe1, shape.ro];
     std::array::from_fn(|a| {
         let n = grid[a];
-        let window = (params.filter.is_on(2 - a) && n > 1)
-            .then(|| filter::window(params.filter.kind, params.filter.width, n));
+        let window =
+            (params.is_on(2 - a) && n > 1).then(|| filter::window(params.kind, params.width, n));
         let n_out = if n == 1 { 1 } else { geometry.matrix[2 - a] };
         interpolate::Axis::new(n, n_out, ratios[2 - a], window, &noise_windows[a])
     })

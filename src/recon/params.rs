@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::combine::CombineParams;
 use super::compress::CompressParams;
+use super::csm::CsmParams;
 use super::error::ReconError;
 use super::filter::FilterParams;
 use super::grappa::GrappaParams;
 use super::intensity::IntensityParams;
 use super::partial_fourier::PartialFourierParams;
+use super::sense::SenseParams;
 
 /// Reconstruction method.
 #[derive(
@@ -69,6 +71,10 @@ pub struct ReconParams {
     pub method: Method,
     /// Coil compression in front of everything else.
     pub compress: CompressParams,
+    /// Sensitivity maps for `sense`, `cg_sense` and `combine.method = "csm"`.
+    pub csm: CsmParams,
+    /// The solver of `sense` and `cg_sense`.
+    pub sense: SenseParams,
     /// GRAPPA calibration and application.
     pub grappa: GrappaParams,
     /// Coil combination of `fft` and `grappa`.

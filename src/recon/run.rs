@@ -8,9 +8,9 @@ use super::combine::CombineMethod;
 use super::combine::low_res::LowRes;
 use super::error::ReconError;
 use super::grappa::calibrate::{Weights, calibrate};
-use super::grappa::{fill, unmix};
+use super::grappa::{Apply, fill, fold, unmix};
 use super::params::Method;
-use super::{Recon, interpolate};
+use super::{Recon, auto, csm, interpolate};
 use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
 
@@ -60,9 +60,7 @@ impl Recon {
         let grid = match self.choice.method {
             Method::Grappa => self.grappa(frame, calibration, &mut log)?,
             Method::Fft | Method::Auto => self.fft(frame, calibration, &mut log)?,
-            Method::Sense | Method::CgSense => {
-                return Err(ReconError::Bug("sense is not attached yet".into()));
-            }
+            Method::Sense | Method::CgSense => self.sense(frame, calibration, &mut log)?,
         };
         self.finish(frame, grid, log)
     }
@@ -155,7 +153,14 @@ impl Recon {
                 log.step("recon/combine", "root sum of squares, asked for");
                 Ok((None, None))
             }
-            CombineMethod::Csm => Err(ReconError::Bug("csm is not attached yet".into())),
+            CombineMethod::Csm => {
+                let csm = self.maps(frame, log)?;
+                let first = csm.n_coils * csm.matrix.iter().product::<usize>();
+                let mut weights = csm.maps[..first].to_vec();
+                weights.par_iter_mut().for_each(|v| *v = v.conj());
+                log.step("recon/combine", "sensitivity-weighted, unit noise gain");
+                Ok((Some(weights), Some(csm)))
+            }
             CombineMethod::Adaptive => {
                 let low = LowRes::from_acs(&self.acs(frame, Some(centre)), centre);
                 log.step(
@@ -165,7 +170,12 @@ impl Recon {
                         low.support[2], low.support[1], low.support[0]
                     ),
                 );
-                Ok((Some(low.weights(self.grid())), None))
+                let csm = if self.params.outputs.csm {
+                    Some(self.maps(frame, log)?)
+                } else {
+                    None
+                };
+                Ok((Some(low.weights(self.grid())), csm))
             }
         }
     }
@@ -190,6 +200,78 @@ impl Recon {
             csm,
             is_rss,
         }
+    }
+
+    fn maps(&self, calibration: &Frame, log: &mut Log) -> Result<Csm, ReconError> {
+        let acs = self.acs(calibration, None);
+        let csm = csm::maps(&acs.to_kspace(self.shape), self.grid(), &self.params.csm)?;
+        log.step(
+            "recon/csm",
+            format!(
+                "{:?}, {} set(s), from {} x {} lines (pe1 x pe2) of the {}",
+                self.params.csm.method, csm.n_sets, acs.shape.pe1, acs.shape.pe2, acs.origin
+            ),
+        );
+        Ok(csm)
+    }
+
+    fn sense(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+        log: &mut Log,
+    ) -> Result<OnGrid, ReconError> {
+        let Some(sense) = &self.sense else {
+            return Err(ReconError::Bug("sense was chosen without a plan".into()));
+        };
+        let csm = self.maps(calibration, log)?;
+        let image = sense.run(&frame.kspace, &csm)?;
+        log.step(
+            "recon/sense",
+            format!(
+                "{}; {} iterations, residual {:.1e}; {}",
+                sense.recipe().reason,
+                image.iterations,
+                image.residual,
+                self.choice.reason
+            ),
+        );
+        let n: usize = self.grid().iter().product();
+        let n_sets = image.voxels.len() / n.max(1);
+        // The solver sees a partly measured k-space as it is; the tail multiplies with the measured share.
+        let share = self.fill_extent.len() as f32 * self.ro_range.len() as f32 / n as f32;
+        let whole = 1.0 / share.max(f32::MIN_POSITIVE);
+        let mut variance = vec![1.0; n];
+        if let Some(noise) = &image.noise_std {
+            // First order for several sets: noise along the vector of their voxels.
+            for (i, v) in variance.iter_mut().enumerate() {
+                let (mut sum, mut power) = (0.0, 0.0);
+                for s in 0..n_sets {
+                    let p = image.voxels[s * n + i].norm_sqr();
+                    sum += p * noise[s * n + i].powi(2);
+                    power += p;
+                }
+                let own = if power > 0.0 {
+                    sum / power
+                } else {
+                    noise[i].powi(2)
+                };
+                // Where the maps are zero there is neither signal nor noise: 1 keeps the SNR there at 0.
+                *v = if own > 0.0 { own * whole } else { 1.0 };
+            }
+        }
+        Ok(OnGrid {
+            images: image.voxels,
+            variance,
+            gfactor: image.gfactor.map(|g| {
+                g[..n]
+                    .iter()
+                    .map(|g| if *g == 0.0 { 1.0 } else { *g })
+                    .collect()
+            }),
+            csm: Some(csm),
+            is_rss: n_sets > 1,
+        })
     }
 
     fn grappa(
@@ -217,7 +299,50 @@ impl Recon {
             ),
         );
         let low = LowRes::from_acs(&acs, self.params.combine.centre);
+        if self.unmixes_images(frame)? {
+            let unfolded = fold::unfold(&frame.kspace, &weights, &low);
+            log.step(
+                "recon/grappa/unmix",
+                "folded images unmixed and combined (adaptive) in one step; calibration lines outside the pattern are \
+                 not used as data",
+            );
+            let r = weights.window.lattice.reduction() as f32;
+            let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+            return Ok(OnGrid {
+                images: unfolded.voxels,
+                variance: unfolded.power.iter().map(|p| averages * p / r).collect(),
+                gfactor: Some(unfolded.power.iter().map(|p| p.sqrt() / r).collect()),
+                csm: if self.params.outputs.csm {
+                    Some(self.maps(calibration, log)?)
+                } else {
+                    None
+                },
+                is_rss: false,
+            });
+        }
         self.grappa_in_kspace(frame, calibration, &weights, &low, log)
+    }
+
+    /// Whether folded images are unmixed instead of filling k-space.
+    fn unmixes_images(&self, frame: &Frame) -> Result<bool, ReconError> {
+        if self.params.grappa.apply != Apply::Image {
+            return Ok(false);
+        }
+        let fits = self
+            .choice
+            .lattice
+            .is_some_and(|l| fold::applies(&frame.kspace, &l))
+            && self.params.combine.method == CombineMethod::Adaptive;
+        if fits {
+            return Ok(true);
+        }
+        Err(ReconError::Pattern {
+            method: "grappa.apply = \"image\"",
+            found: format!("{}, combination {:?}", auto::describe(&self.sampling), self.params.combine.method),
+            hint: "image unmixing needs a 2D scan whose pattern covers the whole grid a whole number of times, and \
+                   `combine.method = \"adaptive\"`; set `grappa.apply = \"kspace\"`"
+                .into(),
+        })
     }
 
     fn grappa_in_kspace(
@@ -237,7 +362,15 @@ impl Recon {
         );
         fft3(&mut images, nz, ny, nx, Direction::Inverse);
         let (combination, csm) = self.combination(calibration, log)?;
-        let (variance, gfactor) = self.grappa_noise(frame, weights, low, n);
+        let power = match (&combination, self.params.combine.method) {
+            (Some(combination), CombineMethod::Csm) => {
+                let u = unmix::unmixing(weights, combination, [nz, ny, nx]);
+                unmix::sum_of_squares(&u, n)
+            }
+            // A root sum of squares is, to first order, the matched filter with the images themselves.
+            _ => unmix::power(weights, low, [nz, ny, nx]),
+        };
+        let (variance, gfactor) = self.grappa_noise(frame, weights, &power);
         Ok(self.combined(images, combination, csm, variance, Some(gfactor)))
     }
 
@@ -250,11 +383,8 @@ impl Recon {
         &self,
         frame: &Frame,
         weights: &Weights,
-        low: &LowRes,
-        n: usize,
+        power: &[f32],
     ) -> (Vec<f32>, Vec<f32>) {
-        let grid = self.grid();
-        let power = unmix::power(weights, low, grid);
         let r = weights.window.lattice.reduction() as f32;
         let own = &self.sampling.acs;
         let extent = self.fill_extent.len().max(1) as f32;
@@ -269,7 +399,6 @@ impl Recon {
             .map(|p| averages * ((1.0 - share) * p / r + share))
             .collect();
         let gfactor = power.iter().map(|p| p.sqrt() / r).collect();
-        debug_assert_eq!(power.len(), n);
         (variance, gfactor)
     }
 
@@ -304,8 +433,9 @@ impl Recon {
         }
         let mut voxels = images;
         check_finite(&voxels)?;
+        let has_noise = self.sense.is_none() || self.params.sense.noise_map;
         let mut noise_std = None;
-        if frame.is_whitened {
+        if frame.is_whitened && has_noise {
             let factor = self.variance_factor;
             let variance = interpolate::variance(&self.axes, variance);
             noise_std = Some(
@@ -350,7 +480,9 @@ impl Recon {
             },
             noise_std,
             gfactor,
-            csm: csm.filter(|_| self.params.outputs.csm),
+            csm: csm
+                .filter(|_| self.params.outputs.csm)
+                .map(|c| self.maps_of_image(c)),
             stamps: frame.stamps,
             provenance: Provenance {
                 protocol: String::new(),
@@ -359,6 +491,19 @@ impl Recon {
                 notes: log.notes,
             },
         })
+    }
+
+    /// Maps at the image's matrix.
+    fn maps_of_image(&self, csm: Csm) -> Csm {
+        let [x, y, z] = self.geometry.matrix;
+        if self.map_axes.iter().all(interpolate::Axis::is_identity) {
+            return csm;
+        }
+        Csm {
+            maps: interpolate::images(&self.map_axes, csm.maps),
+            matrix: [z, y, x],
+            ..csm
+        }
     }
 
     /// A regularised fit may have less noise than the unbiased optimum; the map's meaning ends at 1.

@@ -20,6 +20,13 @@ pub(crate) fn recon(frame: &Frame, params: &ReconParams) -> Result<ReconImage, R
     Recon::plan(&scan_of(frame.kspace.shape), frame, params, &device())?.run(frame)
 }
 
+fn grappa_params() -> ReconParams {
+    ReconParams {
+        method: Method::Grappa,
+        ..Default::default()
+    }
+}
+
 fn acs(n: usize, k: usize, lines: usize) -> bool {
     k.abs_diff(n / 2) < lines.div_ceil(2) && k + lines / 2 >= n / 2 && k < n / 2 + lines.div_ceil(2)
 }
@@ -34,9 +41,13 @@ fn replica_ratio(sim: &Sim, frame: &Frame, params: &ReconParams, n: usize) -> (f
         .along_signal
         .iter()
         .zip(&analytic)
-        .zip(&sim.inside)
-        .filter(|(_, i)| **i)
-        .map(|((a, b), _)| f64::from(*a) / f64::from(*b))
+        .enumerate()
+        .filter(|(i, _)| {
+            // The object on the image's own matrix, nearest voxel.
+            let [nx, ny, _] = image.geometry.matrix;
+            sim.inside[(i / nx * sim.shape.pe1 / ny) * sim.shape.ro + i % nx * sim.shape.ro / nx]
+        })
+        .map(|(_, (a, b))| f64::from(*a) / f64::from(*b))
         .collect();
     ratios.sort_by(f64::total_cmp);
     let pick = |q: f64| ratios[((ratios.len() - 1) as f64 * q) as usize];
@@ -65,8 +76,26 @@ fn grappa_unaliases() {
     for (ny, r, offset) in [(48usize, 2, 0), (48, 3, 1), (49, 2, 1), (60, 4, 3)] {
         let sim = Sim::new(8, 1, ny, 44, 200.0);
         let frame = sim.frame(|_, k| k % r == offset || acs(ny, k, 20), 0.1, 1);
-        let image = recon(&frame, &ReconParams::default()).unwrap();
+        let image = recon(&frame, &grappa_params()).unwrap();
         let error = error_inside(&image.voxels, &sim.truth, &sim.inside);
+        let mut unmixing = grappa_params();
+        unmixing.grappa.apply = grappa::Apply::Image;
+        if ny % r == 0 {
+            let folded = recon(&frame, &unmixing).unwrap();
+            let folded_error = error_inside(&folded.voxels, &sim.truth, &sim.inside);
+            println!("R={r} n={ny}: unmixing {folded_error:.4}");
+            assert!(folded_error < 0.05, "{folded_error}");
+        } else {
+            assert!(matches!(
+                recon(&frame, &unmixing),
+                Err(ReconError::Pattern { .. })
+            ));
+        }
+        let sense = recon(&frame, &ReconParams::default()).unwrap();
+        println!(
+            "R={r} n={ny}: auto {:.4}",
+            error_inside(&sense.voxels, &sim.truth, &sim.inside)
+        );
         let zero_filled = recon(
             &frame,
             &ReconParams {
@@ -87,13 +116,33 @@ fn grappa_unaliases() {
 
 #[test]
 fn noise_maps_agree_with_replicas_within_three_percent() {
-    let params = ReconParams::default();
-    for (r, lines) in [(1usize, 0usize), (2, 12), (3, 16)] {
-        let sim = Sim::new(8, 1, 48, 24, 200.0);
-        let frame = sim.frame(|_, k| k % r == 0 || acs(48, k, lines), 1.0, 1);
-        let (median, spread) = replica_ratio(&sim, &frame, &params, 200);
-        println!("R={r}: replica/analytic {median:.4}, 5-95 % {spread:.3}");
-        assert!((median - 1.0).abs() < 0.03, "R={r}: {median}");
+    let mut image = grappa_params();
+    image.grappa.apply = grappa::Apply::Image;
+    let mut filtered = grappa_params();
+    filtered.filter.kind = filter::FilterKind::Hamming;
+    filtered.matrix = Some([36, 60, 1]);
+    let mut rss = grappa_params();
+    rss.combine.method = CombineMethod::Rss;
+    let mut csm = grappa_params();
+    csm.combine.method = CombineMethod::Csm;
+    for (name, params) in [
+        ("fill", grappa_params()),
+        ("image", image),
+        ("filter", filtered),
+        ("rss", rss),
+        ("csm", csm),
+        ("auto", ReconParams::default()),
+    ] {
+        for (r, lines) in [(1usize, 0usize), (2, 12), (3, 16)] {
+            if name == "image" && r == 1 {
+                continue;
+            }
+            let sim = Sim::new(8, 1, 48, 24, 200.0);
+            let frame = sim.frame(|_, k| k % r == 0 || acs(48, k, lines), 1.0, 1);
+            let (median, spread) = replica_ratio(&sim, &frame, &params, 200);
+            println!("{name} R={r}: replica/analytic {median:.4}, 5-95 % {spread:.3}");
+            assert!((median - 1.0).abs() < 0.03, "{name} R={r}: {median}");
+        }
     }
 }
 
@@ -101,7 +150,7 @@ fn noise_maps_agree_with_replicas_within_three_percent() {
 fn coil_order_and_coil_phase_change_nothing() {
     let sim = Sim::new(5, 1, 32, 28, 100.0);
     let frame = sim.frame(|_, k| k % 2 == 0 || acs(32, k, 14), 1.0, 1);
-    let image = recon(&frame, &ReconParams::default()).unwrap();
+    let image = recon(&frame, &grappa_params()).unwrap();
     let mut other = frame.clone();
     let n = frame.kspace.lines.len() * 28;
     for c in 0..5 {
@@ -113,7 +162,7 @@ fn coil_order_and_coil_phase_change_nothing() {
             *o = v * turn;
         }
     }
-    let turned = recon(&other, &ReconParams::default()).unwrap();
+    let turned = recon(&other, &grappa_params()).unwrap();
     for (a, b) in image.voxels.iter().zip(&turned.voxels) {
         assert!((a.norm() - b.norm()).abs() < 2e-3 * 100.0, "{a} {b}");
     }
@@ -123,15 +172,19 @@ fn coil_order_and_coil_phase_change_nothing() {
 fn the_same_bits_on_any_number_of_threads() {
     let sim = Sim::new(5, 1, 32, 28, 100.0);
     let frame = sim.frame(|_, k| k % 2 == 0 || acs(32, k, 14), 1.0, 1);
-    assert_same_on_any_threads(|| {
-        let image = recon(&frame, &ReconParams::default()).unwrap();
-        let bits: Vec<[u32; 2]> = image
-            .voxels
-            .iter()
-            .map(|v| [v.re.to_bits(), v.im.to_bits()])
-            .collect();
-        (bits, image.noise_std, image.gfactor)
-    });
+    let mut unmixing = grappa_params();
+    unmixing.grappa.apply = grappa::Apply::Image;
+    for params in [grappa_params(), unmixing, ReconParams::default()] {
+        assert_same_on_any_threads(|| {
+            let image = recon(&frame, &params).unwrap();
+            let bits: Vec<[u32; 2]> = image
+                .voxels
+                .iter()
+                .map(|v| [v.re.to_bits(), v.im.to_bits()])
+                .collect();
+            (bits, image.noise_std, image.gfactor)
+        });
+    }
 }
 
 #[test]
@@ -298,12 +351,21 @@ fn brain8_is_at_least_as_good_as_the_peers() {
     let inside: Vec<bool> = sim.truth.iter().map(|t| *t > 0.1 * max).collect();
     for (r, readme) in [(1usize, 0.0), (2, 0.066), (3, 0.068), (4, 0.138)] {
         let frame = sim.frame(|_, k| k % r == 0 || (78..102).contains(&k), 0.0, 1);
-        let params = ReconParams::default();
-        let image = recon(&frame, &params).unwrap();
-        println!(
-            "brain8 R={r}: {:.4} everywhere (peers {readme}), {:.4} inside",
-            error_inside(&image.voxels, &sim.truth, &all),
-            error_inside(&image.voxels, &sim.truth, &inside)
-        );
+        let mut unmixing = grappa_params();
+        unmixing.grappa.apply = grappa::Apply::Image;
+        for (name, params) in [
+            ("grappa", grappa_params()),
+            ("unmix", unmixing),
+            ("auto", ReconParams::default()),
+        ] {
+            let Ok(image) = recon(&frame, &params) else {
+                continue;
+            };
+            println!(
+                "brain8 {name} R={r}: {:.4} everywhere (peers {readme}), {:.4} inside",
+                error_inside(&image.voxels, &sim.truth, &all),
+                error_inside(&image.voxels, &sim.truth, &inside)
+            );
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod calibrate;
 pub(crate) mod fill;
+pub(crate) mod fold;
 mod params;
 pub(crate) mod unmix;
 pub(crate) mod window;

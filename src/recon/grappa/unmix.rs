@@ -223,6 +223,20 @@ pub(crate) fn power(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> Vec<f3
     power
 }
 
+/// `sum_c |v_c|^2` of `[coil, n]`, coils in order.
+pub(crate) fn sum_of_squares(values: &[Complex32], n: usize) -> Vec<f32> {
+    const BLOCK: usize = 2048;
+    let mut out = vec![0.0f32; n];
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, out)| {
+        for plane in values.chunks_exact(n) {
+            for (o, v) in out.iter_mut().zip(&plane[i * BLOCK..]) {
+                *o += v.norm_sqr();
+            }
+        }
+    });
+    out
+}
+
 /// Unnormalised unmixing weights `sum_c' conj(s_c') K_c'c` on `grid`, and the squared root sum of squares of `s`.
 fn numerators(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> (Vec<Complex32>, Vec<f32>) {
     let (small, n_small) = coarse_grid(weights, low, grid);
@@ -234,14 +248,7 @@ fn numerators(weights: &Weights, low: &LowRes, grid: [usize; 3]) -> (Vec<Complex
     let large = upsample(&u, small, grid);
     let images = low.images(grid);
     let n: usize = grid.iter().product();
-    let mut rss2 = vec![0.0f32; n];
-    rss2.par_chunks_mut(2048).enumerate().for_each(|(i, out)| {
-        for s in images.chunks_exact(n) {
-            for (o, s) in out.iter_mut().zip(&s[i * 2048..]) {
-                *o += s.norm_sqr();
-            }
-        }
-    });
+    let rss2 = sum_of_squares(&images, n);
     (large, rss2)
 }
 
@@ -264,7 +271,7 @@ pub(crate) fn coarse_grid(
 }
 
 /// The next length with no prime factor above 5.
-fn smooth_length(n: usize) -> usize {
+pub(crate) fn smooth_length(n: usize) -> usize {
     (n.max(1)..)
         .find(|&m| {
             let mut m = m;

@@ -1,0 +1,226 @@
+//! Unmixing of folded images, the fast way: 2D scans whose pattern closes over the grid.
+//!
+//! Lattice lines + [`Weights`] + [`LowRes`] -> combined image and power of its weights. Only transforms of the size of
+//! what was measured are made of the data (length `n / R` along the phase-encoding axis), the unmixing weights are
+//! calculated on the smallest grid that holds their spectra, and both meet in one pass over the columns, eight at a
+//! time, so that nothing of the size of all coil images is ever stored.
+//!
+//! # Numerics
+//! The same image as unmixing with the zero-filled coil images, up to rounding; coils are summed in order.
+
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use super::calibrate::Weights;
+use super::unmix::{coarse_grid, smooth_length, unmixing};
+use crate::data::KSpace;
+use crate::num::complex::{mul, mul_add};
+use crate::num::fft::{Direction, Fft, fft2};
+use crate::recon::combine::low_res::{LowRes, reciprocal, unit};
+use crate::recon::sampling::Lattice;
+
+/// Columns that are handled together: one cache line.
+const COLUMNS: usize = 8;
+
+/// Combined image and power of the unmixing weights, `[y, x]`.
+pub(crate) struct Unfolded {
+    pub(crate) voxels: Vec<Complex32>,
+    pub(crate) power: Vec<f32>,
+}
+
+/// Whether [`unfold`] can be used: one dimension, every lattice line of the grid measured, a whole number of them.
+pub(crate) fn applies(kspace: &KSpace, lattice: &Lattice) -> bool {
+    let n1 = kspace.shape.pe1;
+    kspace.shape.pe2 == 1
+        && lattice.r2 == 1
+        && n1.is_multiple_of(lattice.r1)
+        && kspace
+            .lines
+            .iter()
+            .filter(|l| lattice.contains(0, i64::from(l.pe1)))
+            .count()
+            == n1 / lattice.r1
+}
+
+/// Spectra `[item, row, x]`: transformed along x, still k-space along y.
+struct Hybrid {
+    rows: usize,
+    data: Vec<Complex32>,
+}
+
+impl Hybrid {
+    /// Pads centred spectra `[item, rows, columns]` to `nx` and transforms along x.
+    fn new(spectra: &[Complex32], rows: usize, columns: usize, nx: usize) -> Self {
+        let mut data = vec![Complex32::ZERO; spectra.len() / columns * nx];
+        let fft = Fft::plan(nx, Direction::Inverse);
+        let at = nx / 2 - (columns / 2).min(nx / 2);
+        data.par_chunks_mut(nx * 8)
+            .zip(spectra.par_chunks(columns * 8))
+            .for_each(|(out, rows)| {
+                for (o, r) in out.chunks_exact_mut(nx).zip(rows.chunks_exact(columns)) {
+                    o[at..at + columns].copy_from_slice(r);
+                }
+                fft.run_rows_here(out);
+            });
+        Self { rows, data }
+    }
+
+    /// Columns `x .. x + width` of one item, padded to `ny` with row `rows/2` at index `ny/2 + shift` (cyclic).
+    fn columns(
+        &self,
+        item: usize,
+        nx: usize,
+        x: usize,
+        width: usize,
+        ny: usize,
+        shift: i64,
+        out: &mut [Complex32],
+    ) {
+        out.fill(Complex32::ZERO);
+        let first = (ny / 2) as i64 - (self.rows / 2) as i64 + shift;
+        for row in 0..self.rows {
+            let y = (first + row as i64).rem_euclid(ny as i64) as usize;
+            let from = (item * self.rows + row) * nx + x;
+            for (j, v) in self.data[from..from + width].iter().enumerate() {
+                out[j * ny + y] = *v;
+            }
+        }
+    }
+}
+
+/// Unmixes; call only where [`applies`].
+pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfolded {
+    let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
+    let n_coils = kspace.shape.coil;
+    let lattice = weights.window.lattice;
+    let m = ny / lattice.r1;
+    let (small, _) = coarse_grid(weights, low, [1, ny, nx]);
+    let mut conjugate = low.images(small);
+    conjugate.iter_mut().for_each(|v| *v = v.conj());
+    let mut numerators = unmixing(weights, &conjugate, small);
+    fft2(&mut numerators, small[1], small[2], Direction::Forward);
+    let numerators = Hybrid::new(&numerators, small[1], small[2], nx);
+    let (power, power_grid, power_scale) = squared_magnitude(low, ny, nx);
+    let power = Hybrid::new(&power, power_grid[0], power_grid[1], nx);
+    let reference = reference_spectrum(low);
+    let reference = Hybrid::new(&reference, low.support[1], low.support[2], nx);
+    let folded = folded_rows(kspace, &lattice);
+
+    // Folding repeats the short transform; its centre against that of the grid is a shift of the weights' spectrum.
+    let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
+    // Index of the folded column that belongs to y = 0: (0 - ny/2 + m/2) mod m.
+    let first = (m / 2 + m * ny - ny / 2) % m;
+    let scale = 1.0 / (lattice.r1 as f32).sqrt();
+    let long = Fft::plan(ny, Direction::Inverse);
+    let short = Fft::plan(m, Direction::Inverse);
+    let blocks: Vec<(Vec<Complex32>, Vec<f32>)> = (0..nx.div_ceil(COLUMNS))
+        .into_par_iter()
+        .map(|block| {
+            let x = block * COLUMNS;
+            let width = COLUMNS.min(nx - x);
+            let mut u = vec![Complex32::ZERO; width * ny];
+            let mut a = vec![Complex32::ZERO; width * m];
+            let mut sum = vec![Complex32::ZERO; width * ny];
+            let mut gain = vec![0.0f32; width * ny];
+            for coil in 0..n_coils {
+                numerators.columns(coil, nx, x, width, ny, shift, &mut u);
+                long.run_rows_here(&mut u);
+                folded.columns(coil, nx, x, width, m, 0, &mut a);
+                short.run_rows_here(&mut a);
+                for j in 0..width {
+                    let column = &a[j * m..(j + 1) * m];
+                    let (u, sum) = (&u[j * ny..(j + 1) * ny], &mut sum[j * ny..(j + 1) * ny]);
+                    for (g, u) in gain[j * ny..(j + 1) * ny].iter_mut().zip(u.iter()) {
+                        *g += u.norm_sqr();
+                    }
+                    let mut y = 0;
+                    let mut at = first;
+                    while y < ny {
+                        let n = (m - at).min(ny - y);
+                        mul_add(&mut sum[y..y + n], &u[y..y + n], &column[at..at + n]);
+                        y += n;
+                        at = 0;
+                    }
+                }
+            }
+            power.columns(0, nx, x, width, ny, 0, &mut u);
+            long.run_rows_here(&mut u);
+            let mut phase = vec![Complex32::ZERO; width * ny];
+            reference.columns(0, nx, x, width, ny, 0, &mut phase);
+            long.run_rows_here(&mut phase);
+            for i in 0..width * ny {
+                let inverse = reciprocal(u[i].re * power_scale);
+                sum[i] = sum[i] * unit(phase[i]) * (scale * inverse.sqrt());
+                gain[i] *= inverse;
+            }
+            (sum, gain)
+        })
+        .collect();
+    let mut voxels = vec![Complex32::ZERO; ny * nx];
+    let mut power = vec![0.0f32; ny * nx];
+    voxels
+        .par_chunks_mut(nx)
+        .zip(power.par_chunks_mut(nx))
+        .enumerate()
+        .for_each(|(y, (voxels, power))| {
+            for (block, (sum, gain)) in blocks.iter().enumerate() {
+                let x = block * COLUMNS;
+                for j in 0..sum.len() / ny {
+                    voxels[x + j] = sum[j * ny + y];
+                    power[x + j] = gain[j * ny + y];
+                }
+            }
+        });
+    Unfolded { voxels, power }
+}
+
+/// Measured lattice lines of every coil, transformed along x: `[coil, lattice line, x]`.
+fn folded_rows(kspace: &KSpace, lattice: &Lattice) -> Hybrid {
+    let nx = kspace.shape.ro;
+    let lines: Vec<usize> = (0..kspace.lines.len())
+        .filter(|&i| lattice.contains(0, i64::from(kspace.lines[i].pe1)))
+        .collect();
+    let rows = lines.len();
+    let mut data = vec![Complex32::ZERO; kspace.shape.coil * rows * nx];
+    let fft = Fft::plan(nx, Direction::Inverse);
+    data.par_chunks_mut(nx * 8)
+        .enumerate()
+        .for_each(|(block, out)| {
+            for (j, row) in out.chunks_exact_mut(nx).enumerate() {
+                let i = block * 8 + j;
+                row.copy_from_slice(kspace.line(i / rows, lines[i % rows]));
+            }
+            fft.run_rows_here(out);
+        });
+    Hybrid { rows, data }
+}
+
+/// Spectrum of the squared root sum of squares of the low-resolution images, its grid `[y, x]`, and the factor that
+/// puts it into the units of a unitary transform of the large grid.
+fn squared_magnitude(low: &LowRes, ny: usize, nx: usize) -> (Vec<Complex32>, [usize; 2], f32) {
+    let grid: [usize; 2] =
+        [(low.support[1], ny), (low.support[2], nx)].map(|(s, n)| smooth_length(2 * s - 1).min(n));
+    let images = low.images([1, grid[0], grid[1]]);
+    let n = grid[0] * grid[1];
+    let mut power = vec![Complex32::ZERO; n];
+    for image in images.chunks_exact(n) {
+        for (p, s) in power.iter_mut().zip(image) {
+            p.re += s.norm_sqr();
+        }
+    }
+    fft2(&mut power, grid[0], grid[1], Direction::Forward);
+    (power, grid, (n as f32 / (ny * nx) as f32).sqrt())
+}
+
+fn reference_spectrum(low: &LowRes) -> Vec<Complex32> {
+    let n: usize = low.support.iter().product();
+    let mut out = vec![Complex32::ZERO; n];
+    let mut turned = vec![Complex32::ZERO; n];
+    for (spectrum, v) in low.spectra.chunks_exact(n).zip(&low.reference) {
+        mul(&mut turned, spectrum, &vec![v.conj(); n]);
+        for (o, t) in out.iter_mut().zip(&turned) {
+            *o += t;
+        }
+    }
+    out
+}
