@@ -248,8 +248,8 @@ fn directions(sim: &Simulate) -> ([f64; 3], [f64; 3], [f64; 3]) {
 }
 
 fn rotated(mut v: [f64; 3], deg: [f64; 3]) -> [f64; 3] {
-    for axis in 0..3 {
-        let (sin, cos) = deg[axis].to_radians().sin_cos();
+    for (axis, angle) in deg.into_iter().enumerate() {
+        let (sin, cos) = angle.to_radians().sin_cos();
         let (a, b) = ((axis + 1) % 3, (axis + 2) % 3);
         (v[a], v[b]) = (v[a] * cos - v[b] * sin, v[a] * sin + v[b] * cos);
     }
