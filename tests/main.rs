@@ -8,7 +8,10 @@
 )]
 
 mod architecture;
+mod bad_input;
 mod golden_values;
 mod messages;
+mod read_any_file;
+mod recon_a_file;
 mod shipped_protocols;
 mod support;

@@ -29,7 +29,9 @@ fn check(name: &str, line: &str) {
 #[test]
 fn help_pages() {
     check("help", "--help");
-    for command in ["doctor", "protocol"] {
+    for command in [
+        "recon", "inspect", "convert", "plan", "simulate", "demo", "doctor", "protocol",
+    ] {
         check(&format!("help_{command}"), &format!("{command} --help"));
     }
 }
@@ -64,6 +66,19 @@ fn protocol_errors() {
         "protocol_no_value",
         "protocol check default --set device.threads",
     );
+}
+
+#[test]
+fn recon_errors() {
+    check("recon_no_out", "recon scan.h5");
+    check("recon_no_file", "recon scan.h5 -o out.npy");
+    check("recon_wrong_ending", "recon scan.h5 -o out.jpg");
+    check("recon_no_folder", "recon scan.h5 -o nowhere/out.npy");
+    check(
+        "simulate_unknown_preset",
+        "simulate out.h5 --preset nothing",
+    );
+    check("simulate_unknown_key", "simulate out.h5 --set n_coil=3");
 }
 
 #[test]

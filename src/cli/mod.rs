@@ -3,10 +3,16 @@
 //! In: arguments. Out: results on stdout, words for people on stderr, an exit code. May name every room; decides
 //! nothing that a room should decide.
 
+pub mod convert;
+pub mod demo;
 pub mod doctor;
+pub mod inspect;
 pub mod interrupt;
 pub mod output;
+pub mod plan;
 pub mod protocol;
+pub mod recon;
+pub mod simulate;
 
 use std::process::ExitCode;
 
@@ -33,8 +39,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Reconstructs k-space into images
+    Recon(recon::Args),
+    /// Says what a k-space file holds, and what is odd about it
+    Inspect(inspect::Args),
+    /// Writes k-space in another format
+    Convert(convert::Args),
+    /// Says what a protocol would do with a scan, and why, without doing it
+    Plan(plan::Args),
     /// Lists, checks and explains protocols
     Protocol(protocol::Args),
+    /// Simulates a scan with known truth
+    Simulate(simulate::Args),
+    /// Reconstructs a small real scan that ships with the program
+    Demo(demo::Args),
     /// Says what this machine and this build offer
     Doctor(doctor::Args),
 }
@@ -95,14 +113,26 @@ pub fn main() -> ExitCode {
 impl Command {
     fn is_json(&self) -> bool {
         match self {
+            Self::Recon(a) => a.json,
+            Self::Inspect(a) => a.json,
+            Self::Convert(a) => a.json,
+            Self::Plan(a) => a.json,
+            Self::Simulate(a) => a.json,
             Self::Protocol(a) => a.is_json(),
+            Self::Demo(a) => a.json,
             Self::Doctor(a) => a.json,
         }
     }
 
     fn run(&self, out: &Output) -> Result<Outcome, Fault> {
         match self {
+            Self::Recon(a) => recon::run(a, out),
+            Self::Inspect(a) => inspect::run(a, out),
+            Self::Convert(a) => convert::run(a, out),
+            Self::Plan(a) => plan::run(a, out),
+            Self::Simulate(a) => simulate::run(a, out),
             Self::Protocol(a) => protocol::run(a, out),
+            Self::Demo(a) => demo::run(a, out),
             Self::Doctor(a) => doctor::run(a, out),
         }
     }

@@ -5,7 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::HandoffError;
 
 /// What a voxel of an output says. Each becomes its own series, file or image group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantity {
     /// `|voxel|`, in the unit of the reconstruction (noise standard deviations when the scan was whitened).
@@ -72,7 +84,9 @@ impl Quantity {
 }
 
 /// Which DICOM objects carry a series.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum DicomKind {
     /// A folder gets classic objects; a single `.dcm` gets a classic object for one slice, else an Enhanced one.
@@ -85,7 +99,7 @@ pub enum DicomKind {
 }
 
 /// DICOM keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DicomParams {
     /// Classic or Enhanced objects.
@@ -105,7 +119,7 @@ impl Default for DicomParams {
 }
 
 /// PNG keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PngParams {
     /// Tiles in a row; 0 picks a sheet that is about as wide as high.
@@ -119,7 +133,7 @@ impl Default for PngParams {
 }
 
 /// Keys of `[handoff]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HandoffParams {
     /// What is written; one series, file or image group each.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Whether noise is whitened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Whiten {
     /// If the scan (or a file beside it) has noise readouts; a mark otherwise.
@@ -16,7 +18,9 @@ pub enum Whiten {
 }
 
 /// What to do with averages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Averages {
     /// One image from all of them.
@@ -27,7 +31,7 @@ pub enum Averages {
 }
 
 /// What to do with a coil that carries nothing of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadCoil {
     /// Go on without it, with a mark.
@@ -37,7 +41,9 @@ pub enum BadCoil {
 }
 
 /// What to do with a line that does not fit the encoded matrix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum LinesOutside {
     /// Refuse the scan: header and data contradict each other.
@@ -48,7 +54,7 @@ pub enum LinesOutside {
 }
 
 /// Parameters of ingest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestParams {
     /// Whether noise is whitened: `auto`, `require`, `off`.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// What lies in the scanner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {
     /// The head of Shepp and Logan, in Toft's contrast, as ellipsoids.
@@ -14,7 +16,9 @@ pub enum Object {
 }
 
 /// Plane of the slices before `rotation_deg`. Patient axes are LPS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Plane {
     /// Read to the left, phase to the back, slices to the head.
@@ -27,7 +31,9 @@ pub enum Plane {
 }
 
 /// How calibration lines are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CalibrationLines {
     /// Among the imaging lines, flagged as a Siemens converter does: "calibration and imaging" on the pattern,
@@ -41,7 +47,7 @@ pub enum CalibrationLines {
 }
 
 /// Which lines are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Sampling {
     /// Every `acceleration`th line.
@@ -57,7 +63,7 @@ pub enum Sampling {
 }
 
 /// A simulated scan. Equal parameters give equal readouts, bit for bit on one platform.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Simulate {
     /// What lies in the scanner.

@@ -22,9 +22,6 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
             asked: "cuda".to_owned(),
         });
     }
-    if file.pipeline.batch == 0 {
-        return Err(key("pipeline.batch", "0; at least 1 is needed".to_owned()));
-    }
     let deadline = file.pipeline.deadline_s;
     if !(deadline.is_finite() && deadline >= 0.0) {
         return Err(key(
@@ -32,6 +29,13 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
             format!("{deadline}; a number of seconds, 0 or more, is needed"),
         ));
     }
+    // The rooms know the ranges of their own keys, and name the key.
+    file.recon
+        .check()
+        .map_err(|e| key("recon", e.to_string()))?;
+    file.handoff
+        .check()
+        .map_err(|e| key("handoff", e.to_string()))?;
     if let Some(d) = file.scan.dimensions
         && !(2..=3).contains(&d)
     {

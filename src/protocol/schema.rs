@@ -4,6 +4,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::handoff::HandoffParams;
+use crate::ingest::IngestParams;
+use crate::recon::ReconParams;
+
 use super::{ProtocolError, overlay::one_line, registry::nearest};
 
 /// A protocol as typed.
@@ -22,6 +26,15 @@ pub struct ProtocolFile {
     /// Where and with how much of the machine to run.
     #[serde(default)]
     pub device: DevicePrefs,
+    /// From readouts to k-space: noise, whitening, averages, lines that do not fit.
+    #[serde(default)]
+    pub ingest: IngestParams,
+    /// From k-space to images.
+    #[serde(default)]
+    pub recon: ReconParams,
+    /// From images to files. The ending of the output's name says which format.
+    #[serde(default)]
+    pub handoff: HandoffParams,
     /// How the chain runs.
     #[serde(default)]
     pub pipeline: PipelineParams,
@@ -114,8 +127,6 @@ pub enum Prefer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineParams {
-    /// Readouts per batch.
-    pub batch: usize,
     /// Complete k-space that may wait for reconstruction, MiB; reading stops until there is room.
     pub queue_mib: u64,
     /// What a frame that cannot be reconstructed does to the scan: "fail" ends it and nothing is delivered;
@@ -132,7 +143,6 @@ pub struct PipelineParams {
 impl Default for PipelineParams {
     fn default() -> Self {
         Self {
-            batch: 256,
             queue_mib: 512,
             on_frame_error: OnFrameError::Fail,
             max_non_finite: 0,
@@ -155,14 +165,7 @@ pub enum OnFrameError {
 pub(super) fn from_table(name: &str, table: toml::Table) -> Result<ProtocolFile, ProtocolError> {
     serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
         let path = e.path().to_string();
-        let message = one_line(&e.inner().to_string());
-        // toml repeats the path at the end, in words of its own.
-        let message = message
-            .rsplit_once(" in `")
-            .filter(|(_, tail)| tail.ends_with('`'))
-            .map_or(message.as_str(), |(words, _)| words)
-            .to_owned();
-        let (key, message) = sharpen(&path, &message);
+        let (key, message) = sharpen(&path, &e.inner().to_string());
         ProtocolError::Key {
             protocol: name.to_owned(),
             key,
@@ -171,8 +174,15 @@ pub(super) fn from_table(name: &str, table: toml::Table) -> Result<ProtocolFile,
     })
 }
 
-/// Adds the nearest allowed word to serde's "unknown field `x`, expected one of `a`, `b`", and the field to the key.
-fn sharpen(path: &str, message: &str) -> (String, String) {
+/// Makes key and message of serde's words: adds the nearest allowed word to "unknown field `x`, expected one of `a`, `b`",
+/// and the field to the key.
+pub fn sharpen(path: &str, message: &str) -> (String, String) {
+    let message = one_line(message);
+    // toml repeats the path at the end, in words of its own.
+    let message = message
+        .rsplit_once(" in `")
+        .filter(|(_, tail)| tail.ends_with('`'))
+        .map_or(message.as_str(), |(words, _)| words);
     let mut quoted = message.split('`').skip(1).step_by(2);
     let kind = ["unknown field", "unknown variant"]
         .iter()
@@ -211,6 +221,9 @@ pub(super) fn defaults() -> serde_json::Value {
         intended_use: IntendedUse::Research,
         scan: ScanRequirements::default(),
         device: DevicePrefs::default(),
+        ingest: IngestParams::default(),
+        recon: ReconParams::default(),
+        handoff: HandoffParams::default(),
         pipeline: PipelineParams::default(),
     };
     let mut tree = serde_json::to_value(file).unwrap_or_default();

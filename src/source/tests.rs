@@ -1,3 +1,5 @@
+//! Every kind of file, recognised and read; damaged files.
+
 use std::path::PathBuf;
 
 use ismrmrd::AcquisitionFlag as Flag;

@@ -1,1 +1,3 @@
+//! SENSE against the plain solution, golden values and the laws.
+
 

@@ -1,3 +1,5 @@
+//! Files written and read back, by both readers; damaged files.
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

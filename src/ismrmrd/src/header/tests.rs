@@ -1,3 +1,5 @@
+//! The XML header: every element of the schema, there and back.
+
 use proptest::prelude::*;
 
 use super::*;

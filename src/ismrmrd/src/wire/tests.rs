@@ -1,3 +1,5 @@
+//! Streams: encoded and decoded under any chunking; damaged streams.
+
 use std::io::Read;
 
 use proptest::prelude::*;

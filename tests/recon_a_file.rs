@@ -1,0 +1,201 @@
+//! A k-space file in, finished images out: the first promise of the program, to the physicist with a scan.
+//!
+//! Through the binary, as a user would: formats by ending, figures against references computed elsewhere, the same
+//! bits for any number of threads, nothing overwritten unasked, nothing half-written.
+
+use cauda::data::Complex32;
+use cauda::metrics::{Pair, compare};
+use cauda::phantom::{Simulate, truth};
+
+use crate::support::{Npy, cauda_in, data, npy, outputs};
+
+/// Runs and demands success; returns the JSON result.
+fn recon(dir: &std::path::Path, line: &str) -> serde_json::Value {
+    let output = cauda_in(dir, &format!("recon {line} --json"));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn nrmse(reference: &[Complex32], test: &Npy) -> f64 {
+    let [ny, nx] = [
+        test.shape[test.shape.len() - 2],
+        test.shape[test.shape.len() - 1],
+    ];
+    let pair = Pair {
+        shape: [reference.len() / (ny * nx), ny, nx],
+        reference,
+        test: &test.values,
+        is_magnitude: true,
+    };
+    compare(&pair).unwrap().quality.nrmse
+}
+
+#[test]
+fn a_real_scan_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = data("demo_mouse_pf.h5");
+    let result = recon(
+        dir.path(),
+        &format!(
+            "{} -o a.nii.gz -o a.npy -o a.h5 -o a.png -o a.cfl -o a.dcm -o series/",
+            scan.display()
+        ),
+    );
+    assert_eq!(
+        outputs(dir.path()),
+        [
+            "a.cfl", "a.dcm", "a.h5", "a.hdr", "a.nii.gz", "a.npy", "a.png", "series"
+        ]
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("series"))
+            .unwrap()
+            .count(),
+        9
+    );
+    assert_eq!(result["images"], 9);
+    assert_eq!(result["readouts"], 648);
+    for key in [
+        "input",
+        "protocol",
+        "schedule",
+        "refused",
+        "patterns",
+        "steps",
+        "notes",
+        "stages",
+        "wall_s",
+        "last_readout_to_image",
+        "deadline_misses",
+        "queue_high_water_bytes",
+        "peak_memory_bytes",
+        "delivered",
+    ] {
+        assert!(result.get(key).is_some(), "the result lacks the key {key}");
+    }
+    // Partial Fourier leaves its mark, and the missing lines are no surprise.
+    let full = npy(&data("demo_mouse_full.npy"));
+    let error = nrmse(&full.values, &npy(&dir.path().join("a.npy")));
+    assert!(
+        error < 0.056,
+        "NRMSE against the fully sampled scan: {error}"
+    );
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = data("demo_mouse_pf.h5");
+    for n in [1, 2, 7] {
+        recon(
+            dir.path(),
+            &format!("{} -o t{n}.npy --threads {n}", scan.display()),
+        );
+    }
+    let bytes = |n| std::fs::read(dir.path().join(format!("t{n}.npy"))).unwrap();
+    assert!(bytes(1) == bytes(2) && bytes(1) == bytes(7));
+}
+
+#[test]
+fn a_simulated_scan_comes_back_as_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = cauda_in(
+        dir.path(),
+        "simulate scan.h5 --preset small --set noise_std=0.001",
+    );
+    assert_eq!(
+        made.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let mut sim = Simulate::preset("small").unwrap();
+    sim.noise_std = 0.001;
+    let truth = truth(&sim, 0, 0).unwrap();
+    for (method, bound) in [("auto", 0.05), ("grappa", 0.05), ("cg_sense", 0.05)] {
+        let result = recon(
+            dir.path(),
+            &format!("scan.h5 -o {method}.npy --set recon.method={method}"),
+        );
+        let image = npy(&dir.path().join(format!("{method}.npy")));
+        let error = nrmse(&truth.combined, &image);
+        assert!(error < bound, "{method}: NRMSE {error}: {result:#}");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = data("demo_mouse_pf.h5");
+    std::fs::write(dir.path().join("a.npy"), "mine").unwrap();
+    let line = format!("recon {} -o a.npy", scan.display());
+    let output = cauda_in(dir.path(), &line);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--force"));
+    assert_eq!(std::fs::read(dir.path().join("a.npy")).unwrap(), b"mine");
+    assert_eq!(
+        cauda_in(dir.path(), &format!("{line} --force"))
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(npy(&dir.path().join("a.npy")).values.len() > 1000);
+}
+
+#[test]
+fn a_plan_says_what_recon_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = data("demo_mouse_pf.h5");
+    let planned = cauda_in(
+        dir.path(),
+        &format!("plan default --like {} --json", scan.display()),
+    );
+    assert_eq!(
+        planned.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&planned.stderr)
+    );
+    let planned: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let done = recon(dir.path(), &format!("{} -o a.npy", scan.display()));
+    assert_eq!(planned["patterns"], done["patterns"]);
+    assert!(
+        !planned["patterns"][0]["recipes"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_demonstration_runs_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = cauda_in(dir.path(), "demo --json");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = result["quality"]["nrmse"].as_f64().unwrap();
+    assert!(
+        error < 0.056,
+        "NRMSE against the fully sampled scan: {error}"
+    );
+    assert_eq!(
+        outputs(&dir.path().join("out/demo")),
+        [
+            "dicom",
+            "images.h5",
+            "images.nii.gz",
+            "images.png",
+            "scan.h5"
+        ]
+    );
+}
