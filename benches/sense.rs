@@ -4,6 +4,7 @@ use cauda::data::{Complex32, KSpace, Line, Shape};
 use cauda::num::fft::{Direction, fft2};
 use cauda::num::rng::Rng;
 use cauda::recon::csm::{CsmParams, maps};
+use cauda::recon::sense::{Sense, SenseParams};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const N: usize = 320;
@@ -81,5 +82,43 @@ fn csm(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, csm);
+/// Solves: lattice with calibration lines (the clinical case), a lattice alone, and an irregular mask.
+fn sense(c: &mut Criterion) {
+    let mut group = c.benchmark_group("recon/sense");
+    group.sample_size(10);
+    let centre = |l: usize| (N / 2 - 12..N / 2 + 12).contains(&l);
+    let calibration = scan(centre);
+    let Ok(csm) = maps(&calibration, [1, N, N], &CsmParams::default()) else {
+        return;
+    };
+    let quiet = SenseParams {
+        noise_map: false,
+        ..SenseParams::default()
+    };
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let masks: [(&str, &dyn Fn(usize) -> bool); 3] = [
+        ("r4_acs24", &|l| l % 4 == 0 || centre(l)),
+        ("r4", &|l| l % 4 == 0),
+        ("irregular", &|l| (l * l + 3 * l) % 11 < 3 || centre(l)),
+    ];
+    for (name, mask) in masks {
+        let scan = scan(mask);
+        for (kind, params) in [("image", &quiet), ("noise", &SenseParams::default())] {
+            let Ok(plan) = Sense::plan(&scan, params) else {
+                continue;
+            };
+            group.bench_function(format!("cpu/c16_320x320_{name}/{kind}"), |b| {
+                b.iter(|| plan.run(&scan, &csm))
+            });
+            if let (Ok(one), "image") = (&one, kind) {
+                group.bench_function(format!("cpu/c16_320x320_{name}/{kind}/1_thread"), |b| {
+                    b.iter(|| one.install(|| plan.run(&scan, &csm)));
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, csm, sense);
 criterion_main!(benches);

@@ -15,7 +15,7 @@ mod inati;
 mod walsh;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// How maps are estimated.
 #[derive(

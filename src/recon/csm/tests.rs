@@ -419,3 +419,89 @@ fn unknown_keys_are_refused() {
     assert!(serde_json::from_str::<CsmParams>(r#"{"method": "walsh", "block": 5}"#).is_ok());
     assert!(serde_json::from_str::<CsmParams>(r#"{"kernal": 5}"#).is_err());
 }
+
+/// Writes BART's `.cfl` and `.hdr`, first dimension fastest.
+fn write_cfl(base: &std::path::Path, dims: &[usize], data: &[Complex32]) {
+    let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
+    std::fs::write(
+        base.with_extension("hdr"),
+        format!("# Dimensions\n{}\n", text.join(" ")),
+    )
+    .unwrap();
+    std::fs::write(
+        base.with_extension("cfl"),
+        bytemuck::cast_slice::<Complex32, u8>(data),
+    )
+    .unwrap();
+}
+
+#[test]
+fn espirit_agrees_with_bart_where_it_is_installed() {
+    let phantom = Phantom::new(8, [1, 120, 128]);
+    let scan = phantom.scan(|_, _| true, 0.02, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("kspace"), dir.path().join("maps"));
+    // BART: readout, pe1, pe2, coil.
+    write_cfl(&input, &[128, 120, 1, 8], &scan.to_grid());
+    let run = std::process::Command::new("bart")
+        .args(["ecalib", "-m1", "-r24"])
+        .args([&input, &output])
+        .output();
+    if !run.is_ok_and(|r| r.status.success()) {
+        println!("skipped: no BART here");
+        return;
+    }
+    let bytes = std::fs::read(output.with_extension("cfl")).unwrap();
+    let theirs: Vec<Complex32> = bytes
+        .chunks_exact(8)
+        .map(|b| {
+            let part = |i: usize| f32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+            Complex32::new(part(0), part(4))
+        })
+        .collect();
+    let ours = maps(&scan, phantom.matrix, &CsmParams::default())
+        .unwrap()
+        .maps;
+    let n = phantom.object.len();
+    let kept = |m: &[Complex32], i: usize| (0..8).any(|c| m[c * n + i] != Complex32::ZERO);
+    let (mut error, mut both, mut either, mut common) = (0.0, 0usize, 0usize, Complex32::ZERO);
+    let mut from_truth = [0.0f64; 2];
+    let mut inners = Vec::new();
+    for i in 0..n {
+        match (kept(&ours, i), kept(&theirs, i)) {
+            (true, true) => {
+                both += 1;
+                let inner = |a: &[Complex32], b: &[Complex32]| -> Complex32 {
+                    (0..8).map(|c| a[c * n + i].conj() * b[c * n + i]).sum()
+                };
+                let norm = inner(&theirs, &theirs).re.sqrt();
+                let between = inner(&theirs, &ours) / norm;
+                // Distance of unit vectors up to a common phase.
+                let distance = |inner: f32| f64::from((2.0 - 2.0 * inner).max(0.0));
+                error += distance(between.norm());
+                from_truth[0] += distance(inner(&phantom.sensitivities, &ours).norm());
+                from_truth[1] += distance(inner(&phantom.sensitivities, &theirs).norm() / norm);
+                common += between;
+                inners.push(between);
+            }
+            (false, false) => {}
+            _ => either += 1,
+        }
+    }
+    // The virtual coil is known up to one phase for the whole image.
+    let phase_error = inners
+        .iter()
+        .map(|v| (v * common.conj()).arg().abs())
+        .sum::<f32>()
+        / both as f32;
+    let from_truth = from_truth.map(|e| (e / both as f64).sqrt());
+    let error = (error / both as f64).sqrt();
+    println!(
+        "against BART: NRMSE {error:.2e}, phase {phase_error:.2e} rad, {both} voxels, masks differ in {either}; \
+         from the truth: {from_truth:?}"
+    );
+    // BART stops its orthogonal iteration after 30 steps whatever the gap between the eigenvalues.
+    assert!(error < 4e-2, "{error}");
+    assert!(phase_error < 2e-3, "{phase_error}");
+    assert!(either < both / 50, "{either} of {both}");
+}

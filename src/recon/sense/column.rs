@@ -148,7 +148,10 @@ pub(super) struct Column<'a> {
     shared: &'a Shared<'a>,
     /// `[set, coil, plane]`.
     maps: Vec<Complex32>,
-    /// `[member, member, group]` with members `[set, fold]`: inverse of each block, lambda included.
+    /// `[member, member, group]` with members `[set, fold]`: each block of the lattice's normal operator, lambda
+    /// included; empty where the lattice is the mask.
+    normal: Vec<Complex32>,
+    /// The same, inverted.
     inverse: Vec<Complex32>,
     /// Diagonal of the noise covariance of the blocks alone, `[set, plane]`.
     pub(super) block_variance: Vec<f32>,
@@ -187,11 +190,17 @@ impl<'a> Column<'a> {
                 }
             }
         }
+        let scale = folding.weight / folds as f32;
+        let normal = if shared.is_exact {
+            Vec::new()
+        } else {
+            both_triangles(&gram, size, groups, scale, shared.lambda)
+        };
         let mut variance = vec![0.0f32; size * groups];
         dispatch(Invert {
             size,
             groups,
-            scale: folding.weight / folds as f32,
+            scale,
             lambda: shared.lambda,
             matrix: &mut gram,
             variance: &mut variance,
@@ -207,6 +216,7 @@ impl<'a> Column<'a> {
         Self {
             shared,
             maps,
+            normal,
             inverse: gram,
             block_variance,
         }
@@ -220,16 +230,21 @@ impl<'a> Column<'a> {
 
     /// `z = M⁻¹ r`, block by block.
     pub(super) fn precondition(&self, r: &[Complex32], z: &mut [Complex32]) {
+        z.fill(Complex32::ZERO);
+        self.add_blocks(&self.inverse, r, z);
+    }
+
+    /// `z += B r` for a matrix of blocks.
+    fn add_blocks(&self, blocks: &[Complex32], r: &[Complex32], z: &mut [Complex32]) {
         let folding = self.shared.folding;
         let plane = self.shared.plane();
         let folds = folding.members.len();
         let size = folds * self.shared.n_sets;
         let [rows, width] = folding.domain;
         let groups = rows * width;
-        z.fill(Complex32::ZERO);
         for i in 0..size {
             for j in 0..size {
-                let block = &self.inverse[(i * size + j) * groups..(i * size + j + 1) * groups];
+                let block = &blocks[(i * size + j) * groups..(i * size + j + 1) * groups];
                 for row in 0..rows {
                     let to = (i / folds) * plane + folding.members[i % folds][row];
                     let from = (j / folds) * plane + folding.members[j % folds][row];
@@ -351,14 +366,14 @@ impl<'a> Column<'a> {
         if start <= 0.0 {
             return (x, Done::default());
         }
-        // M x = b by construction, so the residual of the start is what the rest adds.
         let mut r = vec![Complex32::ZERO; n];
+        self.add_blocks(&self.normal, &x, &mut r);
         self.add_rest(&x, &mut r);
-        r.iter_mut().for_each(|v| *v = -*v);
+        for (r, b) in r.iter_mut().zip(b) {
+            *r = b - *r;
+        }
         let mut z = vec![Complex32::ZERO; n];
         let mut p = vec![Complex32::ZERO; n];
-        // M p by its own recurrence: M z = r, so M is never applied.
-        let mut mp = vec![Complex32::ZERO; n];
         let mut q = vec![Complex32::ZERO; n];
         let mut before = 0.0f64;
         let mut done = Done::default();
@@ -375,8 +390,8 @@ impl<'a> Column<'a> {
                 0.0
             };
             xpby(&z, beta, &mut p);
-            xpby(&r, beta, &mut mp);
-            q.copy_from_slice(&mp);
+            q.fill(Complex32::ZERO);
+            self.add_blocks(&self.normal, &p, &mut q);
             self.add_rest(&p, &mut q);
             let curvature = dot_conj(&p, &q).re;
             if curvature <= 0.0 {
@@ -389,6 +404,32 @@ impl<'a> Column<'a> {
             done.iterations += 1;
         }
     }
+}
+
+/// `scale * matrix + lambda` with both triangles, from the lower one; `[i, j, group]`.
+fn both_triangles(
+    lower: &[Complex32],
+    size: usize,
+    groups: usize,
+    scale: f32,
+    lambda: f32,
+) -> Vec<Complex32> {
+    let mut full = vec![Complex32::ZERO; lower.len()];
+    for i in 0..size {
+        for j in 0..=i {
+            let from = &lower[(i * size + j) * groups..(i * size + j + 1) * groups];
+            for (g, v) in from.iter().enumerate() {
+                let v = v * scale;
+                if i == j {
+                    full[(i * size + i) * groups + g] = Complex32::new(v.re + lambda, 0.0);
+                } else {
+                    full[(i * size + j) * groups + g] = v;
+                    full[(j * size + i) * groups + g] = v.conj();
+                }
+            }
+        }
+    }
+    full
 }
 
 /// Inverts `scale * matrix + lambda` for many small Hermitian matrices at once, and the diagonal of the noise

@@ -69,11 +69,11 @@ impl Default for SenseParams {
     fn default() -> Self {
         Self {
             solver: SenseSolver::Auto,
-            lambda: 1e-3,
+            lambda: 1e-2,
             max_iterations: 30,
             tolerance: 1e-2,
             noise_map: true,
-            replicas: 24,
+            replicas: 6,
         }
     }
 }

@@ -24,36 +24,64 @@ pub(super) fn method(folding: &Folding, params: &SenseParams) -> String {
     }
 }
 
-/// Half the edge of the neighbourhood, voxels.
-const HALF: usize = 3;
+/// Half the neighbourhood over which the ratio is averaged: voxels along pe2 and pe1, measured places along the readout.
+const HALF: [usize; 3] = [3, 10, 1];
+/// Places along the readout at which replicas run, at most about.
+const PLACES: usize = 20;
 
-/// Scales the variance of the blocks by the smoothed ratio of the replicas' power to it.
+/// Distance between places along a readout of `nx` voxels at which replicas run; the first is at half of it.
+pub(super) fn stride(nx: usize) -> usize {
+    (nx / PLACES).max(1)
+}
+
+/// Scales the variance of the blocks by the smoothed ratio of the replicas' power to it, interpolated along the readout
+/// between the measured places.
 ///
-/// `power` is the mean squared magnitude of the replicas per component; all `[z, y, x]` of one set.
+/// `variance` is `[pe2, pe1, ro]` of one set; `power`, the replicas' mean squared magnitude per component, is
+/// `[pe2, pe1, place]`.
 pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [usize; 3]) {
-    // Numerator and denominator are averaged apart: voxels without sensitivity count in neither, and a voxel of
-    // large variance does not spoil its neighbours' ratio, since every voxel is first divided by its own variance.
-    let mut ratio: Vec<f32> = variance
-        .iter()
-        .zip(power)
-        .map(|(v, p)| if *v > 0.0 { p / v } else { 0.0 })
-        .collect();
-    let mut count: Vec<f32> = variance
-        .iter()
-        .map(|v| if *v > 0.0 { 1.0 } else { 0.0 })
-        .collect();
-    for axis in 0..3 {
-        box_sum(&mut ratio, matrix, axis);
-        box_sum(&mut count, matrix, axis);
+    let [nz, ny, nx] = matrix;
+    let stride = stride(nx);
+    let places: Vec<usize> = (stride / 2..nx).step_by(stride).collect();
+    let n = places.len();
+    // Every voxel is first divided by its own variance, so that one of large variance does not rule its neighbours.
+    let mut ratio = vec![0.0f32; nz * ny * n];
+    let mut count = vec![0.0f32; nz * ny * n];
+    for row in 0..nz * ny {
+        for (i, x) in places.iter().enumerate() {
+            let v = variance[row * nx + x];
+            if v > 0.0 {
+                ratio[row * n + i] = power[row * n + i] / v;
+                count[row * n + i] = 1.0;
+            }
+        }
     }
-    for ((v, r), c) in variance.iter_mut().zip(&ratio).zip(&count) {
-        if *c > 0.0 {
-            *v *= r / c;
+    let voxels: f32 = count.iter().sum();
+    if voxels == 0.0 {
+        return;
+    }
+    let mean = ratio.iter().sum::<f32>() / voxels;
+    for (axis, half) in HALF.into_iter().enumerate() {
+        box_sum(&mut ratio, [nz, ny, n], axis, half);
+        box_sum(&mut count, [nz, ny, n], axis, half);
+    }
+    // One voxel's worth of the overall mean stands in where a neighbourhood holds no sensitivity.
+    for (r, c) in ratio.iter_mut().zip(&count) {
+        *r = (*r + mean) / (c + 1.0);
+    }
+    for (row, variance) in variance.chunks_exact_mut(nx).enumerate() {
+        let ratio = &ratio[row * n..(row + 1) * n];
+        for (x, v) in variance.iter_mut().enumerate() {
+            let at = (x as f32 - (stride / 2) as f32) / stride as f32;
+            let low = (at.max(0.0) as usize).min(n - 1);
+            let high = (low + 1).min(n - 1);
+            let part = (at - low as f32).clamp(0.0, 1.0);
+            *v *= ratio[low] * (1.0 - part) + ratio[high] * part;
         }
     }
 }
 
-fn box_sum(image: &mut [f32], matrix: [usize; 3], axis: usize) {
+fn box_sum(image: &mut [f32], matrix: [usize; 3], axis: usize, half: usize) {
     let n = matrix[axis];
     if n == 1 {
         return;
@@ -66,7 +94,7 @@ fn box_sum(image: &mut [f32], matrix: [usize; 3], axis: usize) {
                 *v = block[k * inner + i];
             }
             for k in 0..n {
-                block[k * inner + i] = line[k.saturating_sub(HALF)..(k + HALF + 1).min(n)]
+                block[k * inner + i] = line[k.saturating_sub(half)..(k + half + 1).min(n)]
                     .iter()
                     .sum();
             }

@@ -20,7 +20,7 @@ struct Solved {
     voxels: Vec<Complex32>,
     /// Variance of the lattice part per component.
     variance: Vec<f32>,
-    /// Mean squared magnitude of the replicas per component; empty when none ran.
+    /// Mean squared magnitude of the replicas per component; empty where none ran.
     power: Vec<f32>,
     /// Sum of squares of the maps.
     density: Vec<f32>,
@@ -68,7 +68,7 @@ pub(super) fn run(
             .zip(samples)
             .enumerate()
             .map(|(i, (maps, samples))| {
-                solve_column(&shared, maps, &samples, params, replicas, first + i)
+                solve_column(&shared, maps, &samples, params, replicas, first + i, nx)
             })
             .collect()
     };
@@ -77,7 +77,8 @@ pub(super) fn run(
     } else {
         (0..n_blocks).into_par_iter().map(solve_block).collect()
     };
-    let columns: Vec<Solved> = solved.into_iter().flatten().collect();
+    let solved: Vec<Solved> = solved.into_iter().flatten().collect();
+    let columns: Vec<&Solved> = solved.iter().collect();
 
     let n = csm.n_sets * plane * nx;
     let mut voxels = vec![Complex32::ZERO; n];
@@ -88,11 +89,17 @@ pub(super) fn run(
         let mut density = vec![0.0f32; n];
         scatter(&mut density, &columns, |c| &c.density);
         if replicas > 0 {
-            let mut power = vec![0.0f32; n];
-            scatter(&mut power, &columns, |c| &c.power);
+            let measured: Vec<&Solved> = columns
+                .iter()
+                .copied()
+                .filter(|c| !c.power.is_empty())
+                .collect();
+            let places = measured.len();
+            let mut power = vec![0.0f32; csm.n_sets * plane * places];
+            scatter(&mut power, &measured, |c| &c.power);
             for (variance, power) in variance
                 .chunks_exact_mut(plane * nx)
-                .zip(power.chunks_exact(plane * nx))
+                .zip(power.chunks_exact(plane * places))
             {
                 noise::scale_by_replicas(variance, power, csm.matrix);
             }
@@ -124,6 +131,7 @@ fn solve_column(
     params: &SenseParams,
     replicas: usize,
     x: usize,
+    nx: usize,
 ) -> Solved {
     let plane = shared.plane();
     let n = shared.n_sets * plane;
@@ -136,11 +144,17 @@ fn solve_column(
             }
         }
     }
+    let stride = noise::stride(nx);
+    let is_measured = replicas > 0 && x % stride == stride / 2;
     if density.iter().all(|d| *d == 0.0) {
         return Solved {
             voxels: vec![Complex32::ZERO; n],
             variance: vec![0.0; n],
-            power: vec![0.0; n],
+            power: if is_measured {
+                vec![0.0; n]
+            } else {
+                Vec::new()
+            },
             density,
             done: Done::default(),
         };
@@ -153,8 +167,9 @@ fn solve_column(
             *v *= phase;
         }
     }
-    let mut power = vec![0.0f32; n];
-    if replicas > 0 {
+    let mut power = Vec::new();
+    if is_measured {
+        power.resize(n, 0.0f32);
         // A seed of its own for every column: the same noise whatever thread works on it.
         let mut rng = Rng::new(0x5e45_e000 + x as u64);
         for _ in 0..replicas {
@@ -211,7 +226,7 @@ fn gather(
 /// Puts columns back: `[rows, nx]`.
 fn scatter<T: Copy + Send + Sync>(
     out: &mut [T],
-    columns: &[Solved],
+    columns: &[&Solved],
     part: impl Fn(&Solved) -> &[T] + Sync,
 ) {
     let nx = columns.len();
