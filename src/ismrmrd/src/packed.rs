@@ -335,6 +335,7 @@ pub(crate) const ACQUISITION_FIELDS: &[Field] = &[
 ];
 
 /// Where the counters stand in the acquisition header, and how long they are.
+#[cfg(any(test, feature = "hdf5"))]
 pub(crate) const COUNTERS_OFFSET: usize = 242;
 pub(crate) const COUNTERS_BYTES: usize = 34;
 

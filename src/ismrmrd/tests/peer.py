@@ -5,6 +5,7 @@ peer.py write FILE GROUP OUT       a file of its own making, and the same bytes
 peer.py images FILE GROUP NAME OUT all images of a series: header, attributes, voxels
 peer.py arrays FILE GROUP NAME OUT all arrays of a series
 peer.py waveforms FILE GROUP OUT   all waveforms
+peer.py compress FILE GROUP OUT    a copy of the file with every data set compressed
 peer.py header FILE OUT            parses an XML header and writes it again
 """
 
@@ -45,6 +46,20 @@ def main(mode, file, *rest):
                 out.write(acquisition_bytes(acq))
         ds.close()
         return
+    if mode == "compress":
+        import h5py
+
+        with h5py.File(file, "r") as old, h5py.File(rest[0], "w") as new:
+
+            def copy(name, item):
+                if isinstance(item, h5py.Dataset) and item.ndim and item.size > 1:
+                    chunks = tuple(max(1, (n + 1) // 2 + 1) if n > 2 else n for n in item.shape)
+                    new.create_dataset(name, data=item[()], dtype=item.dtype, chunks=chunks, compression="gzip", shuffle=True, fletcher32=item.dtype.kind == "f")
+                elif isinstance(item, h5py.Dataset):
+                    new.create_dataset(name, data=item[()], dtype=item.dtype)
+
+            old.visititems(copy)
+        return
     ds = ismrmrd.Dataset(file, group, mode="r")
     with open(rest[-1], "wb") as out:
         if mode == "dump":
@@ -55,9 +70,13 @@ def main(mode, file, *rest):
                 image = ds.read_image(rest[0], i)
                 # Without attribute_string_len: ismrmrd-python counts characters there, not bytes.
                 out.write(bytes(image.getHead())[:194])
-                text = image.attribute_string
+                # As it stands in the file: image.attribute_string is written anew from the parsed values.
+                text = ds._dataset[rest[0]]["attributes"][i]
+                assert image.meta["ImageComment"] == "größer < 1"
                 out.write(text if isinstance(text, bytes) else text.encode())
-                out.write(image.data.tobytes())
+                # ismrmrd-python holds data type 4 (32 bits in the file) in Python's own int of 64.
+                data = image.data.astype("<i4") if image.getHead().data_type == 4 else image.data
+                out.write(data.tobytes())
         elif mode == "arrays":
             for i in range(ds.number_of_arrays(rest[0])):
                 out.write(ds.read_array(rest[0], i).tobytes())

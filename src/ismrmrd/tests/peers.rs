@@ -253,6 +253,63 @@ fn python_reads_our_images_arrays_and_waveforms() {
 }
 
 #[test]
+fn compressed_files_read() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (plain, packed, dump) = (
+        dir.path().join("a.h5"),
+        dir.path().join("b.h5"),
+        dir.path().join("dump"),
+    );
+    run(&python, &["write", text(&plain), "dataset", text(&dump)]);
+    run(
+        &python,
+        &["compress", text(&plain), "dataset", text(&packed)],
+    );
+    assert!(all_bytes(&packed, "dataset") == std::fs::read(&dump).unwrap());
+
+    let mut w = Writer::create(&plain, "dataset").unwrap();
+    let head = ImageHeader {
+        matrix_size: [7, 5, 3],
+        channels: 2,
+        ..Default::default()
+    };
+    let values: Vec<f32> = (0..210_u16).map(f32::from).collect();
+    let complex = values.iter().map(|&v| Complex32::new(v, -v)).collect();
+    let series = [
+        Pixels::U16((0..210).collect()),
+        Pixels::F64(values.iter().map(|&v| v.into()).collect()),
+        Pixels::C32(complex),
+        Pixels::F32(values),
+    ];
+    for (k, pixels) in series.iter().enumerate() {
+        for _ in 0..3 {
+            let image = Image {
+                head,
+                attributes: "<ismrmrdMeta/>".into(),
+                pixels: pixels.clone(),
+            };
+            w.image(&format!("image_{k}"), &image).unwrap();
+        }
+    }
+    w.finish().unwrap();
+    run(
+        &python,
+        &["compress", text(&plain), "dataset", text(&packed)],
+    );
+    let (plain, packed) = (
+        File::open(&plain, Limits::default()).unwrap(),
+        File::open(&packed, Limits::default()).unwrap(),
+    );
+    for k in 0..series.len() {
+        let name = format!("image_{k}");
+        let images = packed.images("dataset", &name).unwrap();
+        assert_eq!(images.len(), 3);
+        assert_eq!(images, plain.images("dataset", &name).unwrap());
+    }
+}
+
+#[test]
 fn python_accepts_our_header() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();

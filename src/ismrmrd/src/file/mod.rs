@@ -8,6 +8,7 @@
 //! HDF5 calls are serialised by one lock in the binding, so a file belongs on one thread.
 
 mod heap;
+mod inflate;
 mod layout;
 mod read;
 mod table;

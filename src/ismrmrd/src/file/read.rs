@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use hdf5::dataset::Layout;
+use hdf5::datatype::ByteOrder;
 use hdf5::types::{
     FixedAscii, FloatSize, H5Type, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode,
 };
@@ -15,12 +16,16 @@ use ndarray::IxDyn;
 
 use super::hdf5_error;
 use super::heap::{Heap, Pointer};
-use super::layout::{Cx, CxShort, RawAcquisition, RawImageHeader, RawWaveform, missing_members};
-use super::table::{Table, members};
+use super::inflate::inflate;
+use super::layout::{
+    Cx, CxShort, RawAcquisition, RawImageHeader, RawWaveform, missing_members, same_bytes,
+};
+use super::table::{Table, members, stored_bytes};
 use crate::acquisition::{ACQUISITION_HEADER_BYTES, AcquisitionHeader, AcquisitionRef};
 use crate::header::{self, Header};
 use crate::image::{Image, ImageHeader, NdArray, Pixels};
 use crate::waveform::{WAVEFORM_HEADER_BYTES, Waveform, WaveformHeader};
+use crate::wire::values;
 use crate::{Complex32, Error, Limits};
 
 /// Groups below groups that are searched, and groups in all: links may form circles.
@@ -377,7 +382,7 @@ impl File {
 
     fn table(&self, ds: &Dataset) -> Result<Result<Table, String>, Error> {
         match &self.map {
-            Some(map) => Table::locate(ds, map.len(), self.userblock),
+            Some(map) => Table::locate(ds, map, self.userblock),
             None => Ok(Err("a file that cannot be mapped".into())),
         }
     }
@@ -461,27 +466,22 @@ impl File {
             TypeDescriptor::FixedAscii(n) | TypeDescriptor::FixedUnicode(n) => Some(n),
             other => return Err(self.malformed(place.into(), format!("type {other}"), "a string")),
         };
-        if let Ok(table) = &table
-            && let Some(at) = table.element(i)
-        {
+        if let Ok(table) = &table {
             let outside = || {
                 self.malformed(
                     place.into(),
-                    format!("a pointer to byte {at}"),
+                    "a pointer outside the file",
                     "a place inside the file",
                 )
             };
+            let element = table.element(i, bytes).ok_or_else(outside)?;
             if let Some(n) = fixed {
                 if n > limit {
                     return Err(too_large(n));
                 }
-                let text = bytes
-                    .get(at..)
-                    .and_then(|b| b.get(..n))
-                    .ok_or_else(outside)?;
-                return Ok(text.to_vec());
+                return Ok(element.get(..n).ok_or_else(outside)?.to_vec());
             }
-            let pointer = Pointer::read(bytes, at).ok_or_else(outside)?;
+            let pointer = Pointer::read(element, 0).ok_or_else(outside)?;
             if pointer.len as usize > limit {
                 return Err(too_large(pointer.len as usize));
             }
@@ -518,7 +518,7 @@ impl File {
         let offset = ds
             .offset()
             .filter(|_| self.map.is_some() && self.userblock == 0);
-        let bytes = ds.dtype().map(|t| t.size()).map_err(|e| e.to_string())?;
+        let bytes = stored_bytes(ds).map_err(|e| e.to_string())?;
         offset
             .map(|o| Table::single(o, bytes))
             .ok_or_else(|| "a scalar without an address".to_owned())
@@ -644,11 +644,7 @@ impl File {
                         "the whole file: is it cut off?",
                     )
                 };
-                let at = table.element(i).ok_or_else(outside)?;
-                let element = bytes
-                    .get(at..)
-                    .and_then(|b| b.get(..table.element_bytes))
-                    .ok_or_else(outside)?;
+                let element = table.element(i, bytes).ok_or_else(outside)?;
                 let head = element
                     .get(head_at..)
                     .and_then(|b| b.first_chunk::<ACQUISITION_HEADER_BYTES>());
@@ -791,11 +787,7 @@ impl File {
                             "the whole file: is it cut off?",
                         )
                     };
-                    let at = table.element(i).ok_or_else(outside)?;
-                    let element = bytes
-                        .get(at..)
-                        .and_then(|b| b.get(..table.element_bytes))
-                        .ok_or_else(outside)?;
+                    let element = table.element(i, bytes).ok_or_else(outside)?;
                     let head = element
                         .get(head_at..)
                         .and_then(|b| b.first_chunk::<WAVEFORM_HEADER_BYTES>());
@@ -879,14 +871,28 @@ impl File {
             ));
         }
         let per_image = self.check_size(&data, &place)?;
+        // The usual layout is read without the library, which cannot undo compression here.
+        let usual = little_endian(&heads)
+            && dtype_of(&heads).is_some_and(|t| same_bytes(&t, &RawImageHeader::type_descriptor()));
+        let plain_heads = if usual {
+            self.table(&heads)?.ok()
+        } else {
+            None
+        };
+        let inflated = self.inflated(&data, &place)?;
         let mut images = Vec::new();
         for i in 0..count {
-            let head = slice::<RawImageHeader>(&heads, i..i + 1)
-                .map_err(hdf5_error(self.place(&path, "header")))?;
-            let head = head
-                .first()
-                .map(|h| ImageHeader::decode(&h.0))
-                .unwrap_or_default();
+            let head = match &plain_heads {
+                Some(table) => table
+                    .element(i, self.bytes())
+                    .and_then(|b| b.first_chunk())
+                    .map(ImageHeader::decode),
+                None => slice::<RawImageHeader>(&heads, i..i + 1)
+                    .map_err(hdf5_error(self.place(&path, "header")))?
+                    .first()
+                    .map(|h| ImageHeader::decode(&h.0)),
+            };
+            let head = head.unwrap_or_default();
             let declared = Image::declared_len(&head);
             if declared != per_image as u64 {
                 let [x, y, z] = head.matrix_size;
@@ -917,7 +923,7 @@ impl File {
             images.push(Image {
                 head,
                 attributes,
-                pixels: self.pixels(&data, i, &place)?,
+                pixels: self.pixels(&data, i, &place, inflated.as_deref())?,
             });
         }
         Ok(images)
@@ -936,11 +942,12 @@ impl File {
             return Err(self.malformed(place, "a single value", "an array"));
         };
         self.check_size(&ds, &place)?;
+        let inflated = self.inflated(&ds, &place)?;
         (0..count)
             .map(|i| {
                 Ok(NdArray {
                     shape: shape.to_vec(),
-                    values: self.pixels(&ds, i, &place)?,
+                    values: self.pixels(&ds, i, &place, inflated.as_deref())?,
                 })
             })
             .collect()
@@ -976,7 +983,34 @@ impl File {
         Ok(per)
     }
 
-    fn pixels(&self, ds: &Dataset, i: usize, place: &str) -> Result<Pixels, Error> {
+    /// The values of a compressed data set; `None` when it is not compressed.
+    fn inflated(&self, ds: &Dataset, place: &str) -> Result<Option<Vec<u8>>, Error> {
+        let filters = ds.filters();
+        if filters.is_empty() {
+            return Ok(None);
+        }
+        let reason = match self.userblock {
+            0 => match inflate(ds, self.bytes(), self.limits.image_bytes)? {
+                Ok(_) if !little_endian(ds) => "another byte order".to_owned(),
+                Ok(all) => return Ok(Some(all)),
+                Err(reason) => reason,
+            },
+            n => format!("a user block of {n} bytes"),
+        };
+        Err(self.malformed(
+            place.into(),
+            format!("data behind {filters:?}: {reason}"),
+            "data that is plain, or compressed by deflate; h5repack -f NONE makes it plain",
+        ))
+    }
+
+    fn pixels(
+        &self,
+        ds: &Dataset,
+        i: usize,
+        place: &str,
+        inflated: Option<&[u8]>,
+    ) -> Result<Pixels, Error> {
         let fail = || hdf5_error(format!("{place}[{i}]"));
         let unsupported = || {
             let found = dtype_of(ds).map_or_else(|| "a type".to_owned(), |t| format!("type {t}"));
@@ -987,6 +1021,25 @@ impl File {
             )
         };
         let kind = pixel_kind(ds).ok_or_else(unsupported)?;
+        if let Some(all) = inflated {
+            let element = ds.dtype().map_err(fail())?.size();
+            let (component, whole) = kind.bytes();
+            let each = ds.shape().iter().skip(1).product::<usize>() * element;
+            let bytes = all.get(i * each..(i + 1) * each).unwrap_or_default();
+            if element != whole {
+                return Err(unsupported());
+            }
+            return Ok(match kind {
+                PixelKind::U16 => Pixels::U16(values(bytes, component)),
+                PixelKind::I16 => Pixels::I16(values(bytes, component)),
+                PixelKind::U32 => Pixels::U32(values(bytes, component)),
+                PixelKind::I32 => Pixels::I32(values(bytes, component)),
+                PixelKind::F32 => Pixels::F32(values(bytes, component)),
+                PixelKind::F64 => Pixels::F64(values(bytes, component)),
+                PixelKind::C32 | PixelKind::C32Short => Pixels::C32(values(bytes, component)),
+                PixelKind::C64 | PixelKind::C64Short => Pixels::C64(values(bytes, component)),
+            });
+        }
         Ok(match kind {
             PixelKind::U16 => Pixels::U16(plane::<u16>(ds, i).map_err(fail())?),
             PixelKind::I16 => Pixels::I16(plane::<i16>(ds, i).map_err(fail())?),
@@ -1203,6 +1256,24 @@ enum PixelKind {
     C64,
     C32Short,
     C64Short,
+}
+
+impl PixelKind {
+    /// Bytes of a real number and of a value.
+    fn bytes(&self) -> (usize, usize) {
+        match self {
+            PixelKind::U16 | PixelKind::I16 => (2, 2),
+            PixelKind::U32 | PixelKind::I32 | PixelKind::F32 => (4, 4),
+            PixelKind::F64 => (8, 8),
+            PixelKind::C32 | PixelKind::C32Short => (4, 8),
+            PixelKind::C64 | PixelKind::C64Short => (8, 16),
+        }
+    }
+}
+
+fn little_endian(ds: &Dataset) -> bool {
+    ds.dtype()
+        .is_ok_and(|t| t.byte_order() == ByteOrder::LittleEndian)
 }
 
 fn pixel_kind(ds: &Dataset) -> Option<PixelKind> {

@@ -5,6 +5,8 @@ use hdf5::types::{H5Type, TypeDescriptor};
 use hdf5::{Dataset, dataset::Layout};
 
 use super::hdf5_error;
+use super::heap::Pointer;
+use super::inflate::inflate;
 use super::layout::same_bytes;
 use crate::Error;
 
@@ -13,15 +15,26 @@ pub(super) struct Table {
     /// First byte of each chunk, in order.
     chunks: Vec<u64>,
     chunk_elements: usize,
-    pub(super) element_bytes: usize,
+    element_bytes: usize,
     pub(super) len: usize,
+    /// The elements themselves, when they were compressed in the file.
+    inflated: Option<Vec<u8>>,
 }
 
+/// Elements of a compressed data set that are held in memory, in bytes (2.8 million acquisitions).
+const MAX_INFLATED: usize = 1 << 30;
+
 impl Table {
-    /// First byte of element `i`.
-    pub(super) fn element(&self, i: usize) -> Option<usize> {
+    /// The bytes of element `i`.
+    pub(super) fn element<'a>(&'a self, i: usize, file: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some(all) = &self.inflated {
+            return all
+                .get(i.checked_mul(self.element_bytes)?..)?
+                .get(..self.element_bytes);
+        }
         let chunk = usize::try_from(*self.chunks.get(i / self.chunk_elements)?).ok()?;
-        chunk.checked_add((i % self.chunk_elements).checked_mul(self.element_bytes)?)
+        let at = chunk.checked_add((i % self.chunk_elements).checked_mul(self.element_bytes)?)?;
+        file.get(at..)?.get(..self.element_bytes)
     }
 
     /// Finds the addresses, or says why the data set is not plain bytes.
@@ -30,7 +43,7 @@ impl Table {
     /// Only when the library fails; a layout that is not understood is `Ok(Err(reason))`.
     pub(super) fn locate(
         ds: &Dataset,
-        file_len: usize,
+        file: &[u8],
         userblock: u64,
     ) -> Result<Result<Table, String>, Error> {
         let shape = ds.shape();
@@ -43,11 +56,17 @@ impl Table {
         if userblock != 0 {
             return Ok(Err(format!("a user block of {userblock} bytes")));
         }
-        let filters = ds.filters();
-        if !filters.is_empty() {
-            return Ok(Err(format!("filters {filters:?}")));
+        let element_bytes = stored_bytes(ds)?;
+        if !ds.filters().is_empty() {
+            return Ok(inflate(ds, file, MAX_INFLATED)?.map(|all| Table {
+                chunks: Vec::new(),
+                chunk_elements: 1,
+                element_bytes,
+                len,
+                inflated: Some(all),
+            }));
         }
-        let element_bytes = ds.dtype().map_err(hdf5_error("data type"))?.size();
+        let file_len = file.len();
         // Plain storage holds every element, so more of them than the file has bytes is a lie.
         if element_bytes == 0 || len > file_len / element_bytes.max(1) {
             return Ok(Err(format!(
@@ -63,6 +82,7 @@ impl Table {
                         chunk_elements: len.max(1),
                         element_bytes,
                         len,
+                        inflated: None,
                     }))
                 }
                 None => Ok(Err("no storage".into())),
@@ -101,12 +121,23 @@ impl Table {
                         chunk_elements,
                         element_bytes,
                         len,
+                        inflated: None,
                     })),
                 }
             }
             other => Ok(Err(format!("{other:?} storage"))),
         }
     }
+}
+
+/// Bytes of one element in the file. The library tells the size in memory, where a variable-length
+/// string is a pointer of 8 bytes; in the file it is 16.
+pub(super) fn stored_bytes(ds: &Dataset) -> Result<usize, Error> {
+    let dtype = ds.dtype().map_err(hdf5_error("data type"))?;
+    Ok(match dtype.to_descriptor() {
+        Ok(TypeDescriptor::VarLenAscii | TypeDescriptor::VarLenUnicode) => Pointer::BYTES,
+        _ => dtype.size(),
+    })
 }
 
 /// Byte offset of each wanted member, when the type on disk is what the direct path can read.
@@ -147,6 +178,7 @@ impl Table {
             chunk_elements: 1,
             element_bytes,
             len: 1,
+            inflated: None,
         }
     }
 }

@@ -10,8 +10,10 @@ const MOST: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Buffer<R> {
     source: R,
-    bytes: Vec<u8>,
+    /// Room; what is unused stands in `start..end`.
+    room: Vec<u8>,
     start: usize,
+    end: usize,
     /// Bytes used before `start`.
     used: u64,
 }
@@ -20,15 +22,16 @@ impl<R: Read> Buffer<R> {
     pub(super) fn new(source: R) -> Self {
         Self {
             source,
-            bytes: Vec::new(),
+            room: Vec::new(),
             start: 0,
+            end: 0,
             used: 0,
         }
     }
 
     /// What is there.
     pub(super) fn unused(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
+        self.room.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Place in the stream.
@@ -37,35 +40,34 @@ impl<R: Read> Buffer<R> {
     }
 
     pub(super) fn use_up(&mut self, n: usize) {
-        self.start = self.start.saturating_add(n).min(self.bytes.len());
+        self.start = self.start.saturating_add(n).min(self.end);
         self.used += n as u64;
     }
 
     /// Reads on until `more` bytes have come, or the end. Returns how many came.
     pub(super) fn fill(&mut self, more: usize) -> std::io::Result<usize> {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        let before = self.bytes.len();
+        if self.start > 0 {
+            self.room.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let before = self.end;
         loop {
-            let len = self.bytes.len();
             // One read of what is there: a socket must not be waited on for more than is needed.
-            let wanted = (before + more).saturating_sub(len).clamp(LEAST, MOST);
-            self.bytes.resize(len + wanted, 0);
-            let slot = self.bytes.get_mut(len..).unwrap_or_default();
+            let wanted = before.saturating_add(more).saturating_sub(self.end);
+            let to = self.end + wanted.clamp(LEAST, MOST);
+            if self.room.len() < to {
+                self.room.resize(to, 0);
+            }
+            let slot = self.room.get_mut(self.end..to).unwrap_or_default();
             let came = match self.source.read(slot) {
-                Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {
-                    self.bytes.truncate(len);
-                    continue;
-                }
-                Err(e) => {
-                    self.bytes.truncate(len);
-                    return Err(e);
-                }
+                Ok(n) => n.min(slot.len()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
             };
-            self.bytes.truncate(len + came);
-            if came == 0 || self.bytes.len() >= before + more {
-                return Ok(self.bytes.len() - before);
+            self.end += came;
+            if came == 0 || self.end - before >= more {
+                return Ok(self.end - before);
             }
         }
     }

@@ -120,7 +120,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Copies little-endian values whose real numbers are `component` bytes each.
-pub(super) fn values<T: Pod>(bytes: &[u8], component: usize) -> Vec<T> {
+pub(crate) fn values<T: Pod>(bytes: &[u8], component: usize) -> Vec<T> {
     let n = bytes.len() / size_of::<T>();
     let mut out = vec![T::zeroed(); n];
     let to: &mut [u8] = bytemuck::cast_slice_mut(&mut out);

@@ -11,6 +11,8 @@ mod stream;
 mod tests;
 pub mod v2;
 
+#[cfg(feature = "hdf5")]
+pub(crate) use decode::values;
 pub use decode::{Step, decode};
 pub use encode::encode;
 pub use stream::{Item, Reader, Stream, StreamKind, sniff};
