@@ -1,6 +1,7 @@
 //! Tests of the room: every format read back, by our own readers and by independent ones where they are installed.
 
 mod formats;
+mod orientation;
 mod outside;
 
 use std::{path::Path, process::Command, sync::Arc};

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{oblique_stack, program, run, scan};
+use super::{oblique_stack, program, scan};
 use crate::handoff::{DicomKind, HandoffParams, Quantity, write};
 
 fn all_dicom() -> Vec<Quantity> {
