@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use serde::Serialize;
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -56,6 +57,8 @@ pub(super) struct Staging {
     folder: Option<(TempDir, PathBuf)>,
     pending: Vec<(Place, DeliveredFile)>,
     notes: Vec<Note>,
+    /// Of files that hold several quantities.
+    counts: Vec<(Quantity, usize)>,
 }
 
 impl Staging {
@@ -66,6 +69,7 @@ impl Staging {
             folder: None,
             pending: Vec::new(),
             notes: Vec::new(),
+            counts: Vec::new(),
         }
     }
 
@@ -97,6 +101,11 @@ impl Staging {
         }
     }
 
+    /// Counts slices of a file that holds several quantities.
+    pub(super) fn count(&mut self, quantity: Quantity, n: usize) {
+        self.counts.push((quantity, n));
+    }
+
     /// Writes one file through `write`; `file.bytes` is filled in here.
     ///
     /// # Errors
@@ -107,13 +116,17 @@ impl Staging {
         write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
     ) -> Result<(), HandoffError> {
         let target = file.path.clone();
+        // Network file systems report a full disk only when the cache is written back. The files of a folder are
+        // synchronised together, in `commit`: one by one, a hundred slices would wait for a hundred disk turns.
+        let is_synced_here = self.folder.is_none();
         let fill = |handle: &mut File| -> std::io::Result<u64> {
             let mut writer = BufWriter::with_capacity(1 << 20, &mut *handle);
             write(&mut writer)?;
             writer.flush()?;
             drop(writer);
-            // Network file systems report a full disk only here.
-            handle.sync_all()?;
+            if is_synced_here {
+                handle.sync_all()?;
+            }
             Ok(handle.metadata()?.len())
         };
         if let Some((dir, folder)) = &self.folder {
@@ -158,7 +171,6 @@ impl Staging {
     }
 
     /// Takes a temporary file that a library has filled.
-    #[allow(dead_code)] // for the ISMRMRD writer, which lands next
     pub(super) fn adopt(
         &mut self,
         temporary: NamedTempFile,
@@ -182,7 +194,15 @@ impl Staging {
             ..Delivered::default()
         };
         if let Some((dir, target)) = self.folder {
+            self.pending
+                .par_iter()
+                .filter_map(|(_, file)| file.path.file_name())
+                .try_for_each(|name| File::open(dir.path().join(name))?.sync_all())
+                .map_err(|e| HandoffError::io("writing", &target, e))?;
             place_folder(dir, &target, self.overwrite)?;
+        }
+        for (quantity, n) in &self.counts {
+            delivered.count(*quantity, *n);
         }
         let mut placed: Vec<PathBuf> = Vec::new();
         for (place, file) in self.pending {
@@ -205,8 +225,8 @@ impl Staging {
                 }
             }
             delivered.bytes += file.bytes;
-            if let [quantity] = file.quantities[..] {
-                delivered.count(quantity, file.n_slices);
+            if let ([quantity], true) = (&file.quantities[..], self.counts.is_empty()) {
+                delivered.count(*quantity, file.n_slices);
             }
             delivered.files.push(file);
         }

@@ -156,7 +156,6 @@ impl HandoffError {
         }
     }
 
-    #[allow(dead_code)] // for the readers, which land next
     pub(super) fn read(path: &Path, found: impl Into<String>, needed: impl Into<String>) -> Self {
         Self::Read {
             path: path.to_path_buf(),

@@ -37,12 +37,14 @@ mod deliver;
 mod dicom;
 mod error;
 mod gzip;
+mod mrd;
 mod nifti;
 mod npy;
 mod orient;
 mod params;
 mod png;
 mod quantity;
+mod read;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ use std::path::{Path, PathBuf};
 pub use deliver::{Delivered, DeliveredFile};
 pub use error::HandoffError;
 pub use params::{DicomKind, DicomParams, HandoffParams, PngParams, Quantity};
+pub use read::{ImageArray, read_image};
 
 use self::{deliver::Staging, stack::Stack};
 use crate::data::{Geometry, Note, ReconImage, Scan};
@@ -151,14 +154,13 @@ pub fn write(
         Format::Png => write_png(&mut staging, &stacks, out, params, &mut notes)?,
         Format::Npy => write_npy(&mut staging, &stacks, out, params)?,
         Format::Cfl => write_cfl(&mut staging, &stacks, out, params)?,
-        Format::Ismrmrd => {
-            return Err(HandoffError::UnknownFormat {
-                path: out.to_path_buf(),
-            });
-        }
+        Format::Ismrmrd => mrd::write(&mut staging, &stacks, scan, out, params)?,
     }
     if !matches!(format, Format::Nifti | Format::NiftiGz) {
         notes.retain(|n| n.code != "irregular_slices");
+    }
+    if format == Format::Ismrmrd {
+        notes.retain(|n| n.code != "incomplete_frame");
     }
     for note in notes {
         staging.note(note);

@@ -99,7 +99,7 @@ pub enum DicomKind {
 }
 
 /// DICOM keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DicomParams {
     /// Classic or Enhanced objects.
@@ -109,27 +109,12 @@ pub struct DicomParams {
     pub series_number: u32,
 }
 
-impl Default for DicomParams {
-    fn default() -> Self {
-        Self {
-            kind: DicomKind::Auto,
-            series_number: 0,
-        }
-    }
-}
-
 /// PNG keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PngParams {
     /// Tiles in a row; 0 picks a sheet that is about as wide as high.
     pub columns: usize,
-}
-
-impl Default for PngParams {
-    fn default() -> Self {
-        Self { columns: 0 }
-    }
 }
 
 /// Keys of `[handoff]`.

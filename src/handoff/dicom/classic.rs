@@ -55,7 +55,7 @@ pub(super) fn dataset(
 }
 
 /// Image Type, values 1 to 4. Value 3 must be a term of the MR module; value 4 is the letter that converters look for.
-pub(super) fn image_type(quantity: Quantity) -> &'static str {
+pub(in crate::handoff) fn image_type(quantity: Quantity) -> &'static str {
     match quantity {
         Quantity::Magnitude | Quantity::Complex | Quantity::Csm => "ORIGINAL\\PRIMARY\\OTHER\\M",
         Quantity::Phase => "ORIGINAL\\PRIMARY\\PHASE MAP\\P",

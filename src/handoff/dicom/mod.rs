@@ -17,13 +17,15 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileDicomObject, FileMetaTableBuilder, InMemDicomObject};
 use rayon::prelude::*;
 
+pub(in crate::handoff) use classic::image_type;
+
 use self::{dataset::Dataset, scaling::Scaling, uid::Uids};
 use super::{
     DicomKind, HandoffError, HandoffParams, Quantity,
     deliver::{DeliveredFile, Staging},
     orient::{self, Display, Plane},
     quantity::{extract, window},
-    stack::Stack,
+    stack::{Stack, describe},
 };
 use crate::data::{Note, ReconImage, Scan};
 
@@ -96,6 +98,7 @@ pub(super) fn write(
         DicomKind::Classic => false,
         DicomKind::Auto => !is_folder && items.len() > 1,
     };
+    check_sizes(&items, is_enhanced)?;
     let class = if is_enhanced { "enhanced" } else { "classic" };
     for (i, &quantity) in params.quantities.iter().enumerate() {
         if quantity.is_complex() {
@@ -116,17 +119,14 @@ pub(super) fn write(
             window,
             first: items[0].image,
         };
+        let stored = pixels(&items, &series)?;
         if is_enhanced {
             let path = if is_folder {
                 out.join(format!("{}.dcm", quantity.name()))
             } else {
                 super::with_suffix(out, &quantity.suffix())
             };
-            let pixels = items
-                .par_iter()
-                .map(|item| pixels(item, &series))
-                .collect::<Result<Vec<Vec<u16>>, HandoffError>>()?;
-            let dataset = enhanced::dataset(&series, &items, pixels.concat());
+            let dataset = enhanced::dataset(&series, &items, stored.concat());
             let notes = save(
                 staging,
                 dataset,
@@ -139,13 +139,13 @@ pub(super) fn write(
             notes.into_iter().for_each(|note| staging.note(note));
             continue;
         }
-        for (n, item) in items.iter().enumerate() {
+        for (n, (item, stored)) in items.iter().zip(stored).enumerate() {
             let path = if is_folder {
                 out.join(format!("{}-{:04}.dcm", quantity.name(), n + 1))
             } else {
                 super::with_suffix(out, &quantity.suffix())
             };
-            let dataset = classic::dataset(&series, item, n + 1, pixels(item, &series)?);
+            let dataset = classic::dataset(&series, item, n + 1, stored);
             let notes = save(
                 staging,
                 dataset,
@@ -206,13 +206,45 @@ fn survey(
     Ok((Scaling::of(quantity, max), window))
 }
 
-/// Stored pixels of one displayed slice.
-fn pixels(item: &Item<'_>, series: &Series<'_>) -> Result<Vec<u16>, HandoffError> {
-    let [nx, ny, _] = item.image.geometry.matrix;
-    let plane = nx * ny;
-    let values = extract(item.image, series.quantity)?.into_real();
-    let slice = &values[item.z * plane..(item.z + 1) * plane];
-    Ok(series.scaling.store(&item.display.apply(slice, nx, ny)))
+/// Stored pixels of every displayed slice; the voxels of an image are taken out once for all of its partitions.
+fn pixels(items: &[Item<'_>], series: &Series<'_>) -> Result<Vec<Vec<u16>>, HandoffError> {
+    let images: Vec<&[Item<'_>]> = items
+        .chunk_by(|a, b| std::ptr::eq(a.image, b.image))
+        .collect();
+    let stored = images
+        .par_iter()
+        .map(|partitions| {
+            let [nx, ny, _] = partitions[0].image.geometry.matrix;
+            let plane = nx * ny;
+            let values = extract(partitions[0].image, series.quantity)?.into_real();
+            let slice = |item: &Item<'_>| {
+                let voxels = &values[item.z * plane..(item.z + 1) * plane];
+                series.scaling.store(&item.display.apply(voxels, nx, ny))
+            };
+            Ok(partitions.iter().map(slice).collect())
+        })
+        .collect::<Result<Vec<Vec<Vec<u16>>>, HandoffError>>()?;
+    Ok(stored.into_iter().flatten().collect())
+}
+
+/// Rows and columns are 16-bit numbers, and a multi-frame object has one size for all frames.
+fn check_sizes(items: &[Item<'_>], is_enhanced: bool) -> Result<(), HandoffError> {
+    let first = &items[0].plane;
+    for item in items {
+        let p = &item.plane;
+        let is_same = (p.rows, p.columns) == (first.rows, first.columns);
+        if p.rows.max(p.columns) > usize::from(u16::MAX) || (is_enhanced && !is_same) {
+            return Err(HandoffError::Shape {
+                image: describe(item.image),
+                found: format!("{} rows, {} columns", p.rows, p.columns),
+                needed: format!(
+                    "at most 65535 each, and in one Enhanced object {} x {} as its first frame",
+                    first.rows, first.columns
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn series_number(scan: &Scan, params: &HandoffParams) -> usize {

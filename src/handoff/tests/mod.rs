@@ -55,6 +55,14 @@ pub(super) fn scan(patient_position: &str) -> Scan {
         },
         encoding: vec![Encoding {
             echo_train_length: Some(16),
+            encoded_space: EncodingSpace {
+                matrix_size: [12, 10, 1],
+                field_of_view_mm: [12.0, 10.0, 4.0],
+            },
+            recon_space: EncodingSpace {
+                matrix_size: [12, 10, 1],
+                field_of_view_mm: [12.0, 10.0, 4.0],
+            },
             ..Default::default()
         }],
         sequence_parameters: Some(SequenceParameters {

@@ -54,7 +54,7 @@ fn dciodvfy_finds_no_error() {
                     // Synthetic Data came into the standard after this validator's dictionary (2022).
                     .filter(|l| !l.contains("(0008,001c)"))
                     .collect();
-                if std::env::var_os("CAUDA_SHOW").is_some() {
+                if std::env::var_os("CAUDA_SAY").is_some() {
                     println!("{}\n{said}", file.path.display());
                 }
                 assert!(errors.is_empty(), "{}: {errors:#?}", file.path.display());

@@ -1,0 +1,278 @@
+//! ISMRMRD images in HDF5: headers, meta attributes and unscaled voxels, with the scan's header beside them.
+//!
+//! One image series per quantity, numbered as Gadgetron numbers them where it does: `image_1` the image, `image_20`
+//! the g-factor, `image_300` SNR units. Images of another matrix (a second encoding) go to `image_1_XxYxZ`, since a
+//! series in HDF5 has one shape.
+//!
+//! # Source
+//! ISMRMRD `ismrmrd.h` (image header), MRD image meta attributes; FIRE conventions for `DataRole` and `ImageType`.
+
+use std::path::Path;
+
+use ismrmrd::{Image, ImageHeader, ImageType, Meta, Pixels, file::Writer};
+
+use super::{
+    HandoffError, HandoffParams, Quantity,
+    deliver::{DeliveredFile, Staging},
+    quantity::{Values, extract, window},
+    stack::{Stack, describe},
+    timing,
+};
+use crate::data::{Geometry, ReconImage, Scan};
+
+/// Group that everyone expects.
+const GROUP: &str = "dataset";
+
+/// `image_series_index` of a quantity.
+fn series_index(quantity: Quantity) -> u16 {
+    match quantity {
+        Quantity::Magnitude => 1,
+        Quantity::Phase => 2,
+        Quantity::Real => 3,
+        Quantity::Imag => 4,
+        Quantity::Complex => 5,
+        Quantity::Csm => 10,
+        Quantity::Gfactor => 20,
+        Quantity::NoiseStd => 21,
+        Quantity::Snr => 300,
+    }
+}
+
+fn image_type(quantity: Quantity) -> ImageType {
+    match quantity {
+        Quantity::Phase => ImageType::Phase,
+        Quantity::Real => ImageType::Real,
+        Quantity::Imag => ImageType::Imag,
+        Quantity::Complex | Quantity::Csm => ImageType::Complex,
+        _ => ImageType::Magnitude,
+    }
+}
+
+/// Writes every quantity into one file.
+///
+/// # Errors
+/// Those of [`extract`]; [`HandoffError::Shape`] for an extent above 65535; [`HandoffError::Io`] when the library or
+/// the disk refuses: HDF5 tells no more than that a write failed, so that is what it is taken for.
+pub(super) fn write(
+    staging: &mut Staging,
+    stacks: &[Stack<'_>],
+    scan: &Scan,
+    out: &Path,
+    params: &HandoffParams,
+) -> Result<(), HandoffError> {
+    let temporary = staging.beside(out)?;
+    let failed = |error: ismrmrd::Error| writing(out, error);
+    let mut writer = Writer::create(temporary.path(), GROUP).map_err(failed)?;
+    writer.header(&scan.header).map_err(failed)?;
+    let first_matrix = stacks[0].slices[0].matrix;
+    let mut n_slices = 0;
+    for &quantity in &params.quantities {
+        let grey = match quantity.is_complex() {
+            true => None,
+            false => Some(series_window(stacks, quantity, params.window_percentiles)?),
+        };
+        let index = series_index(quantity);
+        let mut n = 0_u16;
+        for stack in stacks {
+            let matrix = stack.slices[0].matrix;
+            let mut name = format!("image_{index}");
+            if matrix != first_matrix {
+                name += &format!("_{}x{}x{}", matrix[0], matrix[1], matrix[2]);
+            }
+            for frame in &stack.frames {
+                for (image, geometry) in frame.iter().zip(&stack.slices) {
+                    n = n.wrapping_add(1);
+                    let mut head = header(image, geometry, quantity)?;
+                    head.image_index = n;
+                    let pixels = match extract(image, quantity)? {
+                        Values::Real(values) => Pixels::F32(values),
+                        Values::Complex(values) => Pixels::C32(values),
+                    };
+                    let attributes = meta(image, geometry, quantity, scan, grey).to_xml();
+                    let image = Image {
+                        head,
+                        attributes,
+                        pixels,
+                    };
+                    writer.image(&name, &image).map_err(failed)?;
+                    n_slices += geometry.matrix[2];
+                }
+            }
+        }
+        staging.count(
+            quantity,
+            stacks.iter().map(|s| s.frames.len() * s.n_z()).sum(),
+        );
+    }
+    writer.finish().map_err(failed)?;
+    let file = DeliveredFile {
+        path: out.to_path_buf(),
+        format: "ismrmrd",
+        quantities: params.quantities.clone(),
+        n_slices,
+        bytes: 0,
+        window: None,
+    };
+    staging.adopt(temporary, file)
+}
+
+fn writing(out: &Path, error: ismrmrd::Error) -> HandoffError {
+    let source = match error {
+        ismrmrd::Error::Io { source, .. } => source,
+        ismrmrd::Error::Hdf5 { what, message } => {
+            let is_full = message.contains("No space left") || message.contains("errno = 28");
+            let kind = if is_full {
+                std::io::ErrorKind::StorageFull
+            } else {
+                std::io::ErrorKind::Other
+            };
+            std::io::Error::new(kind, format!("HDF5: {what}: {message}"))
+        }
+        other => return HandoffError::Ismrmrd(other),
+    };
+    HandoffError::io("writing", out, source)
+}
+
+fn series_window(
+    stacks: &[Stack<'_>],
+    quantity: Quantity,
+    percentiles: [f32; 2],
+) -> Result<[f32; 2], HandoffError> {
+    let mut values = Vec::new();
+    for image in stacks.iter().flat_map(|s| s.frames.iter().flatten()) {
+        values.extend(extract(image, quantity)?.into_real());
+    }
+    Ok(window(&mut values, percentiles))
+}
+
+/// The fixed header. `position` is that of voxel `n/2`, as in the acquisitions it came from.
+fn header(
+    image: &ReconImage,
+    geometry: &Geometry,
+    quantity: Quantity,
+) -> Result<ImageHeader, HandoffError> {
+    let too_large = |n: usize| {
+        u16::try_from(n).map_err(|_| HandoffError::Shape {
+            image: describe(image),
+            found: format!("an extent of {n}"),
+            needed: "at most 65535 per axis in an ISMRMRD image".into(),
+        })
+    };
+    let [nx, ny, nz] = geometry.matrix;
+    let channels = match (&image.csm, quantity) {
+        (Some(csm), Quantity::Csm) => csm.n_sets * csm.n_coils,
+        _ => 1,
+    };
+    let key = image.key;
+    Ok(ImageHeader {
+        measurement_uid: image.stamps.measurement_uid,
+        matrix_size: [too_large(nx)?, too_large(ny)?, too_large(nz)?],
+        field_of_view: geometry.field_of_view_mm(),
+        channels: too_large(channels)?,
+        position: geometry.centre_mm,
+        read_dir: geometry.read_dir,
+        phase_dir: geometry.phase_dir,
+        slice_dir: geometry.slice_dir,
+        patient_table_position: image.table_position_mm,
+        average: key.average,
+        slice: key.slice_idx,
+        contrast: key.contrast,
+        phase: key.cardiac_phase,
+        repetition: key.repetition,
+        set: key.set,
+        acquisition_time_stamp: image.stamps.acquisition_time_stamp,
+        physiology_time_stamp: image.stamps.physiology_time_stamp,
+        image_type: image_type(quantity) as u16,
+        image_series_index: series_index(quantity),
+        ..ImageHeader::default()
+    })
+}
+
+/// Meta attributes. Servers and converters disagree on some names; both are written.
+fn meta(
+    image: &ReconImage,
+    geometry: &Geometry,
+    quantity: Quantity,
+    scan: &Scan,
+    grey: Option<[f32; 2]>,
+) -> Meta {
+    let mut meta = Meta::default();
+    let is_map = matches!(
+        quantity,
+        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Csm
+    );
+    // "Quantitative" keeps clients from scaling the values.
+    meta.set("DataRole", if is_map { "Quantitative" } else { "Image" });
+    meta.set_all(
+        "ImageType",
+        super::dicom::image_type(quantity)
+            .split('\\')
+            .map(str::to_owned)
+            .collect(),
+    );
+    let measurement = scan.header.measurement_information.as_ref();
+    if let Some(name) = measurement.and_then(|m| {
+        m.series_description
+            .as_deref()
+            .or(m.protocol_name.as_deref())
+    }) {
+        meta.set("SeriesDescription", name);
+        meta.set("SequenceDescription", name);
+    }
+    if quantity != Quantity::Magnitude {
+        meta.set("SeriesDescriptionAdditional", quantity.name());
+        meta.set("SequenceDescriptionAdditional", quantity.name());
+    }
+    let unit = match quantity {
+        Quantity::Phase => "rad",
+        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Csm => "1",
+        _ => "arbitrary",
+    };
+    meta.set("CaudaQuantity", quantity.name());
+    meta.set("CaudaUnit", unit);
+    let comments: Vec<String> = image
+        .provenance
+        .notes
+        .iter()
+        .map(|note| format!("{}: {}", note.code, note.text))
+        .collect();
+    if !comments.is_empty() {
+        meta.set_all("ImageComments", comments.clone());
+        meta.set_all("ImageComment", comments);
+    }
+    let dir = |d: [f32; 3]| d.iter().map(f32::to_string).collect::<Vec<_>>();
+    meta.set_all("ImageRowDir", dir(geometry.read_dir));
+    meta.set_all("ImageColumnDir", dir(geometry.phase_dir));
+    meta.set("Keep_image_geometry", 1);
+    if let Some([low, high]) = grey {
+        meta.set("WindowCenter", 0.5 * (low + high));
+        meta.set("WindowWidth", high - low);
+    }
+    let times = timing::of(scan, image.key.contrast as usize);
+    for (name, value) in [
+        ("EchoTime", times.te_ms),
+        ("InversionTime", times.ti_ms),
+        ("RepetitionTime", times.tr_ms),
+        ("FlipAngle", times.flip_angle_deg),
+    ] {
+        if let Some(value) = value {
+            meta.set(name, value);
+        }
+    }
+    if let (Some(csm), Quantity::Csm) = (&image.csm, quantity) {
+        meta.set("CaudaSets", csm.n_sets);
+        meta.set("CaudaCoils", csm.n_coils);
+    }
+    let mut history = vec![concat!("cauda ", env!("CARGO_PKG_VERSION")).to_owned()];
+    for step in &image.provenance.steps {
+        history.push(format!("{} [{}] {}", step.op, step.backend, step.detail));
+    }
+    meta.set_all("ImageProcessingHistory", history);
+    if !image.provenance.protocol.is_empty() {
+        meta.set("CaudaProtocol", &image.provenance.protocol);
+    }
+    if !image.provenance.input.is_empty() {
+        meta.set("CaudaInput", &image.provenance.input);
+    }
+    meta
+}
