@@ -248,7 +248,7 @@ fn mrd_images_carry_header_and_meta() {
     );
     drop(file); // ismrmrd-python opens for writing
     if let Some(python) = python() {
-        let code = "import ismrmrd, sys\nd = ismrmrd.Dataset(sys.argv[1], 'dataset', False)\ni = d.read_image('image_1', 1)\nprint(i.data.shape, i.meta['DataRole'], float(i.data[0,0,0,0]))";
+        let code = "import ismrmrd, sys\nd = ismrmrd.Dataset(sys.argv[1], 'dataset', False)\ni = d.read_image('image_1', 1)\nprint(i.data.shape, i.meta['DataRole'], round(float(i.data[0,0,0,0])))";
         let has = Command::new(&python)
             .args(["-c", "import ismrmrd"])
             .output()
