@@ -131,7 +131,7 @@ pub enum IngestError {
     },
     /// A readout of a frame that was handed on.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}) belongs to {key}, which was complete and handed on: the scan's last-in-slice flags are wrong; reconstruct it from the file as a whole"
+        "acquisition {acquisition} (scan counter {scan_counter}) belongs to {key}, which was complete and handed on: the scan's last-in-slice flags or its average limits are wrong; set ingest.release = \"end\" to wait for the end of the scan"
     )]
     Late {
         /// Which readout.

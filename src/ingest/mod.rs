@@ -31,7 +31,7 @@ use rayon::prelude::*;
 
 pub use error::IngestError;
 pub use noise::{Dwell, NoiseAccumulator, NoiseError, noise_covariance, whitening};
-pub use params::{Averages, BadCoil, IngestParams, LinesOutside, Whiten};
+pub use params::{Averages, BadCoil, IngestParams, LinesOutside, Release, Whiten};
 pub use sort::PendingFrame;
 
 use crate::data::{FrameKey, NoiseCovariance, Note, Scan, ScanEncoding, Step};
@@ -86,7 +86,6 @@ pub struct Ingest {
     is_alive: Vec<bool>,
     counts: Counts,
     header_notes: Vec<Note>,
-    is_over: bool,
 }
 
 #[derive(Default)]
@@ -163,7 +162,6 @@ impl Ingest {
             is_alive: Vec::new(),
             counts: Counts::default(),
             header_notes,
-            is_over: false,
         })
     }
 
@@ -422,7 +420,8 @@ impl Ingest {
                 let last_average = self.scan.header.encoding[usize::from(key.encoding_idx)]
                     .encoding_limits
                     .average
-                    .map_or(0, |l| l.maximum);
+                    // Without limits nobody knows which average is the last: wait for the end.
+                    .map_or(u32::MAX, |l| l.maximum);
                 let g = self.growing.entry(key).or_default();
                 let central = if is_calibration {
                     &mut g.calibration_central
@@ -443,7 +442,6 @@ impl Ingest {
                     g.is_last_seen |= head.has(Flag::LastInSlice) && is_last_average;
                 }
                 if head.has(Flag::LastInRepetition) || head.has(Flag::LastInMeasurement) {
-                    self.is_over |= head.has(Flag::LastInMeasurement);
                     for (k, g) in &mut self.growing {
                         g.is_last_seen |= head.has(Flag::LastInMeasurement)
                             || (k.repetition == key.repetition
@@ -467,6 +465,9 @@ impl Ingest {
     /// # Errors
     /// [`IngestError::Noise`]: the first frame taken fixes the noise.
     pub fn take_complete(&mut self) -> Result<Vec<PendingFrame>, IngestError> {
+        if self.params.release == Release::End {
+            return Ok(Vec::new());
+        }
         let complete: Vec<FrameKey> = self
             .growing
             .iter()
@@ -491,9 +492,6 @@ impl Ingest {
         let Some(Some(e)) = self.scan.encodings.get(usize::from(key.encoding_idx)) else {
             return false;
         };
-        if self.is_over {
-            return true;
-        }
         let mut mask = coverage::Mask::new(e.grid[1], e.grid[2]);
         for l in g.imaging.iter().chain(&g.calibration) {
             mask.set(l.pe1, l.pe2);

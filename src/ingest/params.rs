@@ -53,6 +53,17 @@ pub enum LinesOutside {
     Skip,
 }
 
+/// When a frame is handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// As soon as its last-in-slice flag was seen and no announced line is missing.
+    #[default]
+    Flags,
+    /// When the scan is over: for scans whose flags are wrong.
+    End,
+}
+
 /// Parameters of ingest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -68,6 +79,8 @@ pub struct IngestParams {
     pub duplicate_coil: BadCoil,
     /// A line outside the encoded matrix: `refuse`, `skip`.
     pub lines_outside: LinesOutside,
+    /// When a frame is handed on: `flags`, `end`.
+    pub release: Release,
     /// Without noise readouts, estimate the noise from the edges of k-space. The image is marked: edges hold
     /// signal too, so the noise comes out too high and the SNR too low.
     pub noise_from_edges: bool,
@@ -87,6 +100,7 @@ impl Default for IngestParams {
             dead_coil: BadCoil::Drop,
             duplicate_coil: BadCoil::Refuse,
             lines_outside: LinesOutside::Refuse,
+            release: Release::Flags,
             noise_from_edges: false,
             dwell_us: None,
             noise_dwell_us: None,

@@ -139,7 +139,8 @@ impl PendingFrame {
 
     /// Bytes of samples held.
     pub fn heap_bytes(&self) -> usize {
-        self.imaging.iter().map(|l| l.samples.len()).sum::<usize>() * size_of::<Complex32>()
+        let lines = self.imaging.iter().chain(self.calibration.iter());
+        lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<Complex32>()
     }
 
     /// Whitens the lines, averages repeated ones, sorts them, and looks for missing ones.

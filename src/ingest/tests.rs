@@ -560,6 +560,15 @@ fn streamed_frames_are_those_of_the_file() {
         door.push(&refs(&s.acquisitions[20..21])),
         Err(IngestError::Late { .. })
     ));
+    // flags that lie: nothing is handed on before the end
+    let p = IngestParams {
+        release: Release::End,
+        ..IngestParams::default()
+    };
+    let mut door = Ingest::plan(&s.header, &p, None).unwrap();
+    door.push(&refs(&s.acquisitions)).unwrap();
+    assert!(door.take_complete().unwrap().is_empty());
+    assert_eq!(door.finish().unwrap().frames.len(), 4);
 }
 
 #[test]
