@@ -54,7 +54,9 @@ pub enum LinesOutside {
 }
 
 /// When a frame is handed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Release {
     /// As soon as its last-in-slice flag was seen and no announced line is missing.
