@@ -1,4 +1,8 @@
 //! SENSE against dense solutions of the same equations, and the laws it must obey.
+#![allow(
+    clippy::manual_is_multiple_of,
+    reason = "masks read as they are written in papers"
+)]
 
 use num_complex::{Complex32, Complex64};
 
