@@ -30,7 +30,7 @@ fn check(name: &str, line: &str) {
 fn help_pages() {
     check("help", "--help");
     for command in [
-        "recon", "inspect", "convert", "plan", "simulate", "demo", "doctor", "protocol",
+        "recon", "inspect", "compare", "convert", "plan", "simulate", "demo", "doctor", "protocol",
     ] {
         check(&format!("help_{command}"), &format!("{command} --help"));
     }

@@ -3,6 +3,7 @@
 //! In: arguments. Out: results on stdout, words for people on stderr, an exit code. May name every room; decides
 //! nothing that a room should decide.
 
+pub mod compare;
 pub mod convert;
 pub mod demo;
 pub mod doctor;
@@ -43,6 +44,8 @@ enum Command {
     Recon(recon::Args),
     /// Says what a k-space file holds, and what is odd about it
     Inspect(inspect::Args),
+    /// Compares two images: NRMSE, PSNR, SSIM, HFEN; exit code 1 when a stated threshold fails
+    Compare(compare::Args),
     /// Writes k-space in another format
     Convert(convert::Args),
     /// Says what a protocol would do with a scan, and why, without doing it
@@ -115,6 +118,7 @@ impl Command {
         match self {
             Self::Recon(a) => a.json,
             Self::Inspect(a) => a.json,
+            Self::Compare(a) => a.json,
             Self::Convert(a) => a.json,
             Self::Plan(a) => a.json,
             Self::Simulate(a) => a.json,
@@ -128,6 +132,7 @@ impl Command {
         match self {
             Self::Recon(a) => recon::run(a, out),
             Self::Inspect(a) => inspect::run(a, out),
+            Self::Compare(a) => compare::run(a, out),
             Self::Convert(a) => convert::run(a, out),
             Self::Plan(a) => plan::run(a, out),
             Self::Simulate(a) => simulate::run(a, out),
