@@ -132,14 +132,26 @@ fn a_simulated_scan_comes_back_as_the_truth() {
 fn comparing_says_how_far_apart_and_fails_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let scan = data("demo_mouse_pf.h5");
-    recon(dir.path(), &format!("{} -o a.npy -o a.nii.gz -o a.h5", scan.display()));
+    recon(
+        dir.path(),
+        &format!("{} -o a.npy -o a.nii.gz -o a.h5", scan.display()),
+    );
     for other in ["a.nii.gz", "a.h5"] {
         let output = cauda_in(dir.path(), &format!("compare a.npy {other} --nrmse 1e-6"));
         assert_eq!(output.status.code(), Some(0), "{other}: {output:?}");
     }
-    let line = format!("compare {} a.npy --nrmse", data("demo_mouse_full.npy").display());
-    assert_eq!(cauda_in(dir.path(), &format!("{line} 0.06")).status.code(), Some(0));
-    assert_eq!(cauda_in(dir.path(), &format!("{line} 0.001")).status.code(), Some(1));
+    let line = format!(
+        "compare {} a.npy --nrmse",
+        data("demo_mouse_full.npy").display()
+    );
+    assert_eq!(
+        cauda_in(dir.path(), &format!("{line} 0.06")).status.code(),
+        Some(0)
+    );
+    assert_eq!(
+        cauda_in(dir.path(), &format!("{line} 0.001")).status.code(),
+        Some(1)
+    );
 }
 
 #[test]

@@ -12,9 +12,7 @@ fn phantom_for(protocol: &str) -> &'static str {
         "grappa_r4" => {
             "simulate scan.h5 --set matrix=[64,64,1] --set n_coils=8 --set acceleration=[4,1] --set acs=[24,0]"
         }
-        "cg_sense" => {
-            "simulate scan.h5 --preset random --set matrix=[64,64,1] --set n_coils=8"
-        }
+        "cg_sense" => "simulate scan.h5 --preset random --set matrix=[64,64,1] --set n_coils=8",
         _ => {
             "simulate scan.h5 --set matrix=[64,64,1] --set n_coils=8 --set acceleration=[2,1] --set acs=[24,0]"
         }
@@ -39,7 +37,11 @@ fn all_plan_and_run_on_the_phantom() {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
-        assert!(outputs(dir.path()).contains(&"out.h5".to_owned()), "{}", s.name);
+        assert!(
+            outputs(dir.path()).contains(&"out.h5".to_owned()),
+            "{}",
+            s.name
+        );
     }
 }
 
@@ -51,7 +53,10 @@ fn a_scan_that_a_protocol_is_not_for_is_refused() {
     let output = cauda_in(dir.path(), "recon scan.h5 -o out.npy --protocol grappa_r4");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("scan.acceleration asks for 4x1, the scan has 2x1"), "{stderr}");
+    assert!(
+        stderr.contains("scan.acceleration asks for 4x1, the scan has 2x1"),
+        "{stderr}"
+    );
     assert_eq!(outputs(dir.path()), ["scan.h5"]);
 }
 
