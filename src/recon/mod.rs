@@ -103,7 +103,7 @@ impl Recon {
             &Facts {
                 sampling: &sampling,
                 calibration: &acs_block,
-                n_coils: shape.coil,
+                n_coils: coils_of(params, shape.coil),
                 n_ro: frame.kspace.ro_range.len(),
                 grid: [shape.pe2, shape.pe1],
             },
@@ -118,10 +118,7 @@ impl Recon {
         };
         let sense = match choice.method {
             Method::Sense | Method::CgSense => {
-                let solver = sense::SenseParams {
-                    noise_map: params.sense.noise_map && frame.is_whitened,
-                    ..params.sense.clone()
-                };
+                let solver = Self::sense_params_of(params, frame);
                 Some(sense::Sense::plan(&frame.kspace, &solver)?)
             }
             _ => None,
@@ -249,6 +246,16 @@ impl Recon {
             voxel_mm: self.geometry.voxel_mm,
             ..frame.geometry
         }
+    }
+}
+
+/// Coils that weights are calibrated for. How many virtual coils an energy asks for is known only in `run`, which
+/// checks again: here at least one is certain.
+fn coils_of(params: &ReconParams, n_coils: usize) -> usize {
+    match (params.compress.method, params.compress.n_virtual) {
+        (compress::CompressMethod::None, _) => n_coils,
+        (_, 0) => n_coils.min(2),
+        (_, n) => n.min(n_coils),
     }
 }
 

@@ -6,10 +6,14 @@ use rayon::prelude::*;
 use super::acs::{self, Acs};
 use super::combine::CombineMethod;
 use super::combine::low_res::LowRes;
+use super::compress::CompressMethod;
+use super::compress::apply::Compression;
 use super::error::ReconError;
 use super::grappa::calibrate::{Weights, calibrate};
 use super::grappa::{Apply, fill, fold, unmix};
-use super::params::Method;
+use super::params::{Method, ReconParams};
+use super::partial_fourier::PartialFourierMethod;
+use super::sense::{Sense, SenseParams};
 use super::{Recon, auto, csm, interpolate};
 use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
@@ -57,12 +61,56 @@ impl Recon {
         let mut log = Log::default();
         log.notes.extend(frame.notes.iter().cloned());
         log.notes.extend(self.notes.iter().cloned());
+        let compressed = self.compress(frame, calibration, &mut log)?;
+        let (frame, calibration) = match &compressed {
+            Some((frame, calibration)) => (frame, calibration.as_ref().unwrap_or(frame)),
+            None => (frame, calibration),
+        };
         let grid = match self.choice.method {
             Method::Grappa => self.grappa(frame, calibration, &mut log)?,
             Method::Fft | Method::Auto => self.fft(frame, calibration, &mut log)?,
             Method::Sense | Method::CgSense => self.sense(frame, calibration, &mut log)?,
         };
         self.finish(frame, grid, log)
+    }
+
+    /// Frame and calibration with virtual coils; the second is `None` when both are the same frame.
+    fn compress(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+        log: &mut Log,
+    ) -> Result<Option<(Frame, Option<Frame>)>, ReconError> {
+        let params = &self.params.compress;
+        if params.method == CompressMethod::None || self.shape.coil == 1 {
+            return Ok(None);
+        }
+        // More lines than these say nothing new about the coils.
+        const LINES: usize = 48;
+        let acs = self.acs(calibration, Some(LINES));
+        if acs.samples.is_empty() {
+            return Err(ReconError::Calibration {
+                method: "compress",
+                need: "1".into(),
+                found: "0".into(),
+                hint: "set `compress.method = \"none\"`".into(),
+            });
+        }
+        let compression = Compression::new(&acs, params).map_err(|e| ReconError::Singular {
+            method: "compress",
+            detail: e.to_string(),
+            key: "compress.energy",
+        })?;
+        log.step(
+            "recon/compress",
+            format!(
+                "{:?}: {} coils to {}, {:.5} of the calibration energy",
+                params.method, self.shape.coil, compression.n_virtual, compression.energy
+            ),
+        );
+        let is_same = std::ptr::eq(frame, calibration);
+        let other = (!is_same).then(|| compression.run(calibration));
+        Ok(Some((compression.run(frame), other)))
     }
 
     fn check_frame(&self, frame: &Frame) -> Result<(), ReconError> {
@@ -127,7 +175,7 @@ impl Recon {
         log.step("recon/fft", &self.choice.reason);
         let variance = self.line_variance(&frame.kspace, self.sampling.extent.len());
         let variance = vec![variance; nz * ny * nx];
-        if self.shape.coil == 1 {
+        if frame.kspace.shape.coil == 1 {
             log.step("recon/combine", "one coil: nothing to combine");
             return Ok(OnGrid {
                 images,
@@ -215,6 +263,14 @@ impl Recon {
         Ok(csm)
     }
 
+    /// What the solver is asked: no noise map where noise is unknown.
+    pub(crate) fn sense_params_of(params: &ReconParams, frame: &Frame) -> SenseParams {
+        SenseParams {
+            noise_map: params.sense.noise_map && frame.is_whitened,
+            ..params.sense.clone()
+        }
+    }
+
     fn sense(
         &self,
         frame: &Frame,
@@ -225,6 +281,16 @@ impl Recon {
             return Err(ReconError::Bug("sense was chosen without a plan".into()));
         };
         let csm = self.maps(calibration, log)?;
+        // The number of virtual coils is known only now.
+        let replanned = if frame.kspace.shape == self.shape {
+            None
+        } else {
+            Some(Sense::plan(
+                &frame.kspace,
+                &Self::sense_params_of(&self.params, frame),
+            )?)
+        };
+        let sense = replanned.as_ref().unwrap_or(sense);
         let image = sense.run(&frame.kspace, &csm)?;
         log.step(
             "recon/sense",
@@ -416,6 +482,13 @@ impl Recon {
                 "recon/partial_fourier",
                 format!("{method:?}: {}", self.partial_fourier.reason),
             );
+            if method == PartialFourierMethod::Pocs && frame.is_whitened {
+                log.note(
+                    "pocs_noise",
+                    "the noise map counts samples without a measured partner twice; where the phase varies, POCS \
+                     amplifies noise by up to about 10 % more",
+                );
+            }
         }
         let is_identity = self.axes.iter().all(interpolate::Axis::is_identity);
         if !is_identity {
@@ -445,12 +518,10 @@ impl Recon {
                     .collect::<Vec<f32>>(),
             );
         }
-        let gfactor = match gfactor.filter(|_| self.params.outputs.gfactor) {
-            Some(g) => {
-                Some(self.floor_gfactor(interpolate::smooth_map(&self.axes, &g), frame, &mut log))
-            }
-            None => None,
-        };
+        let gfactor = gfactor.filter(|_| self.params.outputs.gfactor).map(|g| {
+            let g = interpolate::smooth_map(&self.axes, &g);
+            self.floor_gfactor(g, frame, &mut log)
+        });
         if self.params.intensity_correction.enabled {
             super::intensity::correct(
                 &mut voxels,

@@ -7,6 +7,8 @@
 //! Buehrer et al., Magn Reson Med 57:1131-1139 (2007), doi:10.1002/mrm.21237 (SVD). Zhang et al., Magn Reson Med
 //! 69:571-582 (2013), doi:10.1002/mrm.24267 (geometric, aligned along the readout).
 
+pub(crate) mod apply;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::ReconError;

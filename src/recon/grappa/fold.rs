@@ -45,6 +45,7 @@ pub(crate) fn applies(kspace: &KSpace, lattice: &Lattice) -> bool {
 /// Spectra `[item, row, x]`: transformed along x, still k-space along y.
 struct Hybrid {
     rows: usize,
+    nx: usize,
     data: Vec<Complex32>,
 }
 
@@ -62,26 +63,25 @@ impl Hybrid {
                 }
                 fft.run_rows_here(out);
             });
-        Self { rows, data }
+        Self { rows, nx, data }
     }
 
-    /// Columns `x .. x + width` of one item, padded to `ny` with row `rows/2` at index `ny/2 + shift` (cyclic).
+    /// Columns `x` of one item, padded to `ny` with row `rows/2` at index `ny/2 + shift` (cyclic).
     fn columns(
         &self,
         item: usize,
-        nx: usize,
-        x: usize,
-        width: usize,
+        x: std::ops::Range<usize>,
         ny: usize,
         shift: i64,
         out: &mut [Complex32],
     ) {
+        let nx = self.nx;
         out.fill(Complex32::ZERO);
         let first = (ny / 2) as i64 - (self.rows / 2) as i64 + shift;
         for row in 0..self.rows {
             let y = (first + row as i64).rem_euclid(ny as i64) as usize;
-            let from = (item * self.rows + row) * nx + x;
-            for (j, v) in self.data[from..from + width].iter().enumerate() {
+            let from = (item * self.rows + row) * nx + x.start;
+            for (j, v) in self.data[from..from + x.len()].iter().enumerate() {
                 out[j * ny + y] = *v;
             }
         }
@@ -123,9 +123,9 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
             let mut sum = vec![Complex32::ZERO; width * ny];
             let mut gain = vec![0.0f32; width * ny];
             for coil in 0..n_coils {
-                numerators.columns(coil, nx, x, width, ny, shift, &mut u);
+                numerators.columns(coil, x..x + width, ny, shift, &mut u);
                 long.run_rows_here(&mut u);
-                folded.columns(coil, nx, x, width, m, 0, &mut a);
+                folded.columns(coil, x..x + width, m, 0, &mut a);
                 short.run_rows_here(&mut a);
                 for j in 0..width {
                     let column = &a[j * m..(j + 1) * m];
@@ -143,10 +143,10 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
                     }
                 }
             }
-            power.columns(0, nx, x, width, ny, 0, &mut u);
+            power.columns(0, x..x + width, ny, 0, &mut u);
             long.run_rows_here(&mut u);
             let mut phase = vec![Complex32::ZERO; width * ny];
-            reference.columns(0, nx, x, width, ny, 0, &mut phase);
+            reference.columns(0, x..x + width, ny, 0, &mut phase);
             long.run_rows_here(&mut phase);
             for i in 0..width * ny {
                 let inverse = reciprocal(u[i].re * power_scale);
@@ -192,7 +192,7 @@ fn folded_rows(kspace: &KSpace, lattice: &Lattice) -> Hybrid {
             }
             fft.run_rows_here(out);
         });
-    Hybrid { rows, data }
+    Hybrid { rows, nx, data }
 }
 
 /// Spectrum of the squared root sum of squares of the low-resolution images, its grid `[y, x]`, and the factor that

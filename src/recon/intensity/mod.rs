@@ -62,7 +62,7 @@ pub(crate) fn correct(
     }
     let largest = profile.iter().copied().fold(0.0f32, f32::max);
     let least = largest / params.max_gain as f32;
-    if !(least > 0.0) {
+    if least.is_nan() || least <= 0.0 {
         return;
     }
     // Gain 1 where the profile is largest.

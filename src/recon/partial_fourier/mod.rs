@@ -192,9 +192,14 @@ impl Plan {
                 let (n, extent) = (self.axes[a].n, &self.axes[a].measured);
                 for k in extent.clone() {
                     let mirror = (2 * (n / 2)).wrapping_sub(k);
-                    if !extent.contains(&mirror) && mirror != n {
-                        windows[a][k] = 2.0;
-                    }
+                    // In the transition a sample gives part of its weight to its partner.
+                    windows[a][k] = if extent.contains(&mirror) {
+                        1.0 + self.edge(a, k) - self.edge(a, mirror)
+                    } else if mirror == n {
+                        1.0
+                    } else {
+                        2.0
+                    };
                 }
                 1.0
             }
@@ -360,12 +365,12 @@ impl Plan {
             for (i, (v, m)) in image.iter_mut().zip(&measured).enumerate() {
                 let at = [i / (dims[1] * dims[2]), i / dims[2] % dims[1], i % dims[2]];
                 let mut trust = 1.0f32;
-                for a in 0..3 {
-                    if self.axes[a].measured.contains(&at[a]) {
-                        trust *= self.edge(a, at[a]);
+                for (a, (axis, k)) in self.axes.iter().zip(at).enumerate() {
+                    trust *= if axis.measured.contains(&k) {
+                        self.edge(a, k)
                     } else {
-                        trust = 0.0;
-                    }
+                        0.0
+                    };
                 }
                 *v = *v * (1.0 - trust) + *m * trust;
             }
