@@ -23,7 +23,14 @@ macro_rules! shipped {
 }
 
 /// Every file of `protocols/`; a test compares with the folder.
-pub const SHIPPED: &[Shipped] = shipped!["default",];
+pub const SHIPPED: &[Shipped] = shipped![
+    "default",
+    "recon_only",
+    "spine_t2_tse_r2",
+    "spine_t1_tse_r2",
+    "grappa_r4",
+    "cg_sense",
+];
 
 /// Where protocols are found.
 #[derive(Clone, Copy, Debug, Default)]
