@@ -53,6 +53,23 @@ pub(crate) fn geometry(
     })
 }
 
+/// Turns the directions of the encoded axes, for data whose vendor means a forward transform from k-space to image.
+///
+/// `conj(k)` under our inverse transform is the vendor's image; that is our image read against each encoded axis about
+/// voxel `n/2`, which stays where it is.
+///
+/// # Source
+/// mrpro, pull request 833 (conjugates the k-space of Siemens raw data); twixtools, `geometry.py` (negates read and
+/// phase directions). Two independent findings; no vendor image in our data confirms them.
+pub(crate) fn turn(geometry: &mut Geometry, is_3d: bool) {
+    let turned = |d: [f32; 3]| d.map(|v| -v);
+    geometry.read_dir = turned(geometry.read_dir);
+    geometry.phase_dir = turned(geometry.phase_dir);
+    if is_3d {
+        geometry.slice_dir = turned(geometry.slice_dir);
+    }
+}
+
 type Axes = ([f32; 3], [f32; 3], [f32; 3]);
 
 fn directions(
@@ -128,6 +145,23 @@ mod tests {
             calibration: Calibration::Unstated,
             grid: [4, 6, 1],
         }
+    }
+
+    #[test]
+    fn turning_keeps_the_centre_and_mirrors_the_rest() {
+        let head = AcquisitionHeader {
+            position: [10.0, -20.0, 30.0],
+            ..AcquisitionHeader::default()
+        };
+        let mut g = geometry("k", &head, &encoding(), &mut Vec::new()).unwrap();
+        turn(&mut g, false);
+        assert_eq!(g.voxel_to_patient([2.0, 3.0, 0.0]), [10.0, -20.0, 30.0]);
+        assert_eq!(g.voxel_to_patient([3.0, 3.0, 0.0]), [8.0, -20.0, 30.0]);
+        assert_eq!(g.voxel_to_patient([2.0, 5.0, 0.0]), [10.0, -23.0, 30.0]);
+        assert_eq!(g.slice_dir, [0.0, 0.0, 1.0]);
+        turn(&mut g, true);
+        assert_eq!(g.slice_dir, [0.0, 0.0, -1.0]);
+        assert_eq!(g.read_dir, [1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use rayon::prelude::*;
 
 pub use error::IngestError;
 pub use noise::{Dwell, NoiseAccumulator, NoiseError, noise_covariance, whitening};
-pub use params::{Averages, BadCoil, IngestParams, LinesOutside, Release, Whiten};
+pub use params::{Averages, BadCoil, Directions, IngestParams, LinesOutside, Release, Whiten};
 pub use sort::PendingFrame;
 
 use crate::data::{FrameKey, NoiseCovariance, Note, Scan, ScanEncoding, Step};
@@ -126,6 +126,13 @@ enum Done {
         count: usize,
         coil: usize,
     },
+}
+
+/// Whether the header names Siemens as the vendor.
+fn is_siemens(header: &ismrmrd::Header) -> bool {
+    let system = header.acquisition_system_information.as_ref();
+    let vendor = system.and_then(|s| s.system_vendor.as_deref());
+    vendor.is_some_and(|v| v.to_ascii_uppercase().contains("SIEMENS"))
 }
 
 impl Ingest {
@@ -631,6 +638,16 @@ impl Ingest {
         let whitener = self.whitener(&mut notes)?.map(Arc::new);
         let n_coils = self.coils.map_or(0, |c| c.0);
         let averages = self.params.averages;
+        let is_forward_vendor =
+            self.params.directions == Directions::ByVendor && is_siemens(&self.scan.header);
+        if is_forward_vendor {
+            notes.push(Note::new(
+                "directions_turned",
+                "the vendor is Siemens, whose directions belong to a forward transform from k-space to image: read and \
+                 phase (3D: and slice) directions were turned; if a converter conjugated the data already, set \
+                 ingest.directions = \"as_stated\"",
+            ));
+        }
         self.contexts = Some(
             self.scan
                 .encodings
@@ -642,6 +659,7 @@ impl Ingest {
                             averages,
                             n_coils,
                             whitener: whitener.clone(),
+                            is_forward_vendor,
                             notes: notes.clone(),
                         })
                     })

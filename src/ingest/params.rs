@@ -66,6 +66,20 @@ pub enum Release {
     End,
 }
 
+/// Which way the stated directions run.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Directions {
+    /// As the header's vendor means them: raw data of Siemens are made for a forward transform from k-space to image,
+    /// so the directions are turned for ours, with a mark.
+    #[default]
+    ByVendor,
+    /// As stated, whoever the vendor is: for files whose k-space was conjugated on the way.
+    AsStated,
+}
+
 /// Parameters of ingest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +97,9 @@ pub struct IngestParams {
     pub lines_outside: LinesOutside,
     /// When a frame is handed on: `flags`, `end`.
     pub release: Release,
+    /// Which way the stated directions run: `by_vendor` (Siemens raw data are made for a forward transform from k-space
+    /// to image; their directions are turned, with a mark), `as_stated` (k-space was conjugated on the way).
+    pub directions: Directions,
     /// Without noise readouts, estimate the noise from the edges of k-space. The image is marked: edges hold
     /// signal too, so the noise comes out too high and the SNR too low.
     pub noise_from_edges: bool,
@@ -103,6 +120,7 @@ impl Default for IngestParams {
             duplicate_coil: BadCoil::Refuse,
             lines_outside: LinesOutside::Refuse,
             release: Release::Flags,
+            directions: Directions::ByVendor,
             noise_from_edges: false,
             dwell_us: None,
             noise_dwell_us: None,

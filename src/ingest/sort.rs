@@ -10,7 +10,7 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::coverage::{Mask, coverage, list};
-use super::geometry::geometry;
+use super::geometry::{geometry, turn};
 use super::noise::Whitener;
 use super::{Averages, IngestError};
 use crate::data::{
@@ -47,6 +47,8 @@ pub(crate) struct FrameContext {
     pub(crate) averages: Averages,
     pub(crate) n_coils: usize,
     pub(crate) whitener: Option<Arc<Whitener>>,
+    /// The stated directions belong to a forward transform from k-space to image.
+    pub(crate) is_forward_vendor: bool,
     /// Marks of the scan that every image must carry.
     pub(crate) notes: Vec<Note>,
 }
@@ -157,7 +159,10 @@ impl PendingFrame {
         let mut notes = context.notes.clone();
         notes.append(&mut self.notes);
         let name = key_text(&self.key);
-        let geometry = geometry(&name, &self.central.head, e, &mut notes)?;
+        let mut geometry = geometry(&name, &self.central.head, e, &mut notes)?;
+        if context.is_forward_vendor {
+            turn(&mut geometry, e.grid[2] > 1);
+        }
         if self.central.is_moving {
             notes.push(Note::new(
                 "moving_geometry",

@@ -729,3 +729,23 @@ proptest! {
         same(&got, &want);
     }
 }
+
+#[test]
+fn siemens_directions_are_turned_and_said() {
+    let mut scan = simulate(&silent()).unwrap();
+    let stated = frames(&scan).remove(0).geometry;
+    let system = scan.header.acquisition_system_information.as_mut().unwrap();
+    system.system_vendor = Some("SIEMENS".into());
+    let frame = frames(&scan).remove(0);
+    assert!(codes(&frame.notes).contains(&"directions_turned"));
+    assert_eq!(frame.geometry.read_dir, stated.read_dir.map(|v| -v));
+    assert_eq!(frame.geometry.phase_dir, stated.phase_dir.map(|v| -v));
+    assert_eq!(frame.geometry.slice_dir, stated.slice_dir);
+    assert_eq!(frame.geometry.centre_mm, stated.centre_mm);
+    let as_stated = IngestParams {
+        directions: Directions::AsStated,
+        ..IngestParams::default()
+    };
+    let (mut kept, _) = ingest(&scan, &as_stated).unwrap();
+    assert_eq!(kept.remove(0).geometry, stated);
+}

@@ -177,28 +177,12 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, SourceError> {
         Kind::Mat => mat::open(path, options)?,
         Kind::IsmrmrdImages | Kind::OtherHdf5 => return Err(hdf5::refuse(path)),
     };
-    let mut notes = parts.notes;
-    let vendor = parts
-        .header
-        .acquisition_system_information
-        .as_ref()
-        .and_then(|s| s.system_vendor.as_deref());
-    if vendor.is_some_and(|v| v.to_ascii_uppercase().contains("SIEMENS")) {
-        // mrpro (issue 828, pull request 833) and twixtools (`geometry.py`) found that the directions in Siemens raw data
-        // belong to a forward transform from k-space to image.
-        notes.push(Note::new(
-            "siemens_direction_sign",
-            "read and phase directions are those of the raw data, as siemens_to_ismrmrd gives them; by the findings of \
-             mrpro and twixtools an image made with the inverse transform runs against them along both axes unless that is \
-             corrected: check the orientation against the scanner's own image",
-        ));
-    }
     Ok(Opened {
         kind,
         path: path.to_path_buf(),
         group: parts.group,
         header: parts.header,
-        notes,
+        notes: parts.notes,
         noise: parts.noise,
         readouts: parts.readouts,
     })
