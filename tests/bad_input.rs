@@ -268,7 +268,7 @@ fn scans_that_hold_too_little() {
         "no readouts",
         spoil(|s| s.acquisitions.clear()),
         3,
-        &["readout"],
+        &["scan.h5"],
     );
     recon(
         "noise only",

@@ -70,7 +70,8 @@ fn space(
     s: &ismrmrd::header::EncodingSpace,
 ) -> Result<Space, IngestError> {
     let n = s.matrix_size;
-    let voxels = n.iter().map(|&v| u64::from(v)).product::<u64>();
+    // A header may state anything: a product that wraps would pass the bound below.
+    let voxels = n.iter().fold(1u64, |a, &v| a.saturating_mul(u64::from(v)));
     if n.iter().any(|&v| v == 0 || v > MAX_EXTENT) || voxels > MAX_VOXELS {
         return Err(IngestError::Header {
             encoding: i,
