@@ -311,10 +311,14 @@ fn sense(job: &Job) {
     let (_, frame) = frame(job);
     let shape = frame.kspace.shape;
     let sampled = frame.kspace.lines.len() as f32 / (shape.pe1 * shape.pe2) as f32;
+    let defaults = SenseParams::default();
+    let number = |key: &str, or: f64| job.options.get(key).map_or(or, |v| v.parse().unwrap());
     let params = SenseParams {
         lambda: job.options["lambda"].parse::<f32>().unwrap() / sampled,
         noise_map: job.options.contains_key("noise"),
-        ..SenseParams::default()
+        tolerance: number("tolerance", defaults.tolerance),
+        max_iterations: number("iterations", defaults.max_iterations as f64) as usize,
+        ..defaults
     };
     let csm = Csm {
         n_sets: 1,
