@@ -130,7 +130,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--in", dest="inp", default=DEFAULT_OUT)
     p.add_argument("--cauda", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "../target")), "release/cauda"))
-    p.add_argument("--snr", action="append", default=[], help="CASE:METHOD, repeatable"); p.add_argument("--noisy-acs", action="store_true")
+    p.add_argument("--snr", action="append", default=[], help="CASE:METHOD, repeatable"); p.add_argument("--noisy-acs", action=argparse.BooleanOptionalAction, default=True, help="calibration lines are image lines too; off leaves their noise out")
     p.add_argument("--method", action="append"); p.add_argument("--markdown", default="")
     p.add_argument("cases", nargs="*")
     a = p.parse_args()
