@@ -5,9 +5,15 @@
 //! differ, our error against the truth is not more than 1 % (relative) above theirs.
 
 use crate::support::npy::Golden;
-use cauda::data::{Complex32, Csm, KSpace, Line, Shape};
+use cauda::data::{
+    AcquisitionStamps, Calibration, Complex32, Csm, Frame, FrameKey, Geometry, KSpace, Line, Scan,
+    ScanEncoding, Shape, Space,
+};
+use cauda::device::Device;
 use cauda::recon::csm::{CsmMethod, CsmParams, maps};
+use cauda::recon::partial_fourier::PartialFourierMethod;
 use cauda::recon::sense::{Sense, SenseParams, SenseSolver};
+use cauda::recon::{Method, Recon, ReconParams};
 
 fn distance(found: &[Complex32], golden: &[Complex32]) -> f64 {
     assert_eq!(found.len(), golden.len());
@@ -422,4 +428,127 @@ fn noise_and_gfactor_are_the_closed_form() {
     }
     let (_, lines) = golden.mask("mask_acs_r3");
     check("acs_r3", &lines, golden.number("relative_irregular"));
+}
+
+/// A scan and frame of one 2D slice around `k`.
+fn slice(k: KSpace) -> (Scan, Frame) {
+    let matrix = [k.shape.ro, k.shape.pe1, k.shape.pe2];
+    let space = Space {
+        matrix,
+        field_of_view_mm: [240.0, 240.0, 5.0],
+    };
+    let scan = Scan {
+        header: std::sync::Arc::new(ismrmrd::Header::default()),
+        encodings: vec![Some(ScanEncoding {
+            encoded: space,
+            recon_space: space,
+            pe1_centre: k.shape.pe1 / 2,
+            pe2_centre: 0,
+            last_line: [None, None],
+            first_line: [0, 0],
+            acceleration: [1, 1],
+            calibration: Calibration::Unstated,
+            grid: matrix,
+        })],
+    };
+    let frame = Frame {
+        key: FrameKey::default(),
+        kspace: k,
+        reference: None,
+        is_whitened: true,
+        geometry: Geometry {
+            matrix,
+            voxel_mm: [5.0; 3],
+            centre_mm: [0.0; 3],
+            read_dir: [1.0, 0.0, 0.0],
+            phase_dir: [0.0, 1.0, 0.0],
+            slice_dir: [0.0, 0.0, 1.0],
+        },
+        table_position_mm: [0.0; 3],
+        stamps: AcquisitionStamps::default(),
+        notes: Vec::new(),
+    };
+    (scan, frame)
+}
+
+fn reconstruct(k: KSpace, params: &ReconParams) -> Vec<Complex32> {
+    let (scan, frame) = slice(k);
+    let plan = Recon::plan(&scan, &frame, params, &Device::detect()).unwrap();
+    plan.run(&frame).unwrap().voxels
+}
+
+/// Error of the magnitude inside the object after the best scale, as `scripts/golden/peers.py` has it.
+fn nrmse(voxels: &[Complex32], truth: &[f32], inside: &[bool]) -> f64 {
+    let pairs = || {
+        voxels
+            .iter()
+            .zip(truth)
+            .zip(inside)
+            .filter(|(_, i)| **i)
+            .map(|((v, t), _)| (f64::from(v.norm()), f64::from(*t)))
+    };
+    let (cross, energy) = pairs().fold((0.0, 0.0), |(c, e), (v, t)| (c + v * t, e + v * v));
+    let s = cross / energy;
+    let error: f64 = pairs().map(|(v, t)| (s * v - t).powi(2)).sum();
+    (error / pairs().map(|(_, t)| t * t).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn grappa_is_no_worse_than_pygrappa() {
+    let golden = Golden::open("grappa");
+    let (shape, full) = golden.complex("full");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let (_, truth) = golden.real("truth");
+    let (_, inside) = golden.mask("inside");
+    for r in [2, 3] {
+        let (_, lines) = golden.mask(&format!("lines_r{r}"));
+        let params = ReconParams {
+            method: Method::Grappa,
+            ..ReconParams::default()
+        };
+        let ours = nrmse(
+            &reconstruct(kspace(coils, ny, nx, &full, &lines), &params),
+            &truth,
+            &inside,
+        );
+        let theirs = ["", "_4x5", "_2x5"]
+            .map(|kernel| golden.number(&format!("nrmse_r{r}{kernel}")))
+            .into_iter()
+            .fold(f64::INFINITY, f64::min);
+        assert!(
+            ours <= 1.01 * theirs,
+            "R={r}: ours {ours:.5}, pygrappa's best {theirs:.5}"
+        );
+    }
+}
+
+#[test]
+fn partial_fourier_is_no_worse_than_barts_homodyne() {
+    let golden = Golden::open("homodyne");
+    let (shape, full) = golden.complex("full");
+    let [ny, nx] = shape[..] else { panic!() };
+    let (_, image) = golden.complex("image");
+    let truth: Vec<f32> = image.iter().map(|v| v.norm()).collect();
+    let (_, inside) = golden.mask("inside");
+    let lines: Vec<bool> = (0..ny).map(|y| y < ny * 3 / 4).collect();
+    for (method, limit) in [
+        (PartialFourierMethod::ZeroFill, f64::INFINITY),
+        (PartialFourierMethod::Homodyne, golden.number("nrmse_bart")),
+        (PartialFourierMethod::Pocs, golden.number("nrmse_bart")),
+    ] {
+        let mut params = ReconParams {
+            method: Method::Fft,
+            ..ReconParams::default()
+        };
+        params.partial_fourier.method = method;
+        let ours = nrmse(
+            &reconstruct(kspace(1, ny, nx, &full, &lines), &params),
+            &truth,
+            &inside,
+        );
+        assert!(
+            ours <= 1.01 * limit,
+            "{method:?}: ours {ours:.5}, BART's homodyne {limit:.5}"
+        );
+    }
 }
