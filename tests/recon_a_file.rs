@@ -5,7 +5,7 @@
 
 use cauda::data::Complex32;
 use cauda::metrics::{Pair, compare};
-use cauda::phantom::{Simulate, truth};
+use cauda::phantom::{Simulate, simulate, truth};
 
 use crate::support::{Npy, cauda_in, data, npy, outputs};
 
@@ -106,7 +106,7 @@ fn a_simulated_scan_comes_back_as_the_truth() {
     let dir = tempfile::tempdir().unwrap();
     let made = cauda_in(
         dir.path(),
-        "simulate scan.h5 --preset small --set noise_std=0.001",
+        "simulate scan.h5 --preset small --set noise_std=0.001 --set noise_correlation=0",
     );
     assert_eq!(
         made.status.code(),
@@ -116,13 +116,19 @@ fn a_simulated_scan_comes_back_as_the_truth() {
     );
     let mut sim = Simulate::preset("small").unwrap();
     sim.noise_std = 0.001;
+    // Whitening weighs correlated coils; without correlation the weights of image and truth are the same.
+    sim.noise_correlation = 0.0;
     let truth = truth(&sim, 0, 0).unwrap();
-    // Maps have unit norm over the coils, so the image carries the coils' root sum of squares.
+    // Maps have unit norm over the whitened coils: the image carries the root sum of squares, each coil by its noise.
+    let noise = simulate(&sim).unwrap().noise;
     let n = truth.combined.len();
     let rss: Vec<Complex32> = (0..n)
         .map(|i| {
             let sum: f32 = (0..sim.n_coils)
-                .map(|c| truth.coil_images[c * n + i].norm_sqr())
+                .map(|c| {
+                    truth.coil_images[c * n + i].norm_sqr()
+                        / noise.matrix[c * sim.n_coils + c].re as f32
+                })
                 .sum();
             Complex32::new(sum.sqrt(), 0.0)
         })
