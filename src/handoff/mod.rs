@@ -1,6 +1,6 @@
 //! Images in, deliveries out: DICOM, NIfTI, ISMRMRD images, PNG, `.npy`, `.cfl`.
 //!
-//! [`write`] turns [`ReconImage`]s and the [`Scan`] they came from into files; [`read_image`] reads the same formats
+//! [`write()`] turns [`ReconImage`]s and the [`Scan`] they came from into files; [`read_image`] reads the same formats
 //! back for comparison. It stands apart from `recon` because nothing here changes a number: voxels are turned by whole
 //! steps, scaled where a format holds integers (with the scale written beside them), and never clipped or replaced.
 //!

@@ -1,7 +1,7 @@
 //! GRAPPA: missing lines of k-space from their measured neighbours, in one, two and sheared dimensions.
 //!
-//! Calibration ([`calibrate`]) gives weights; they are applied in k-space ([`fill`]) or as unmixing of folded images
-//! ([`unmix`]), which gives the noise as well.
+//! Calibration (`calibrate`) gives weights; they are applied in k-space (`fill`) or as unmixing of folded images
+//! (`unmix`), which gives the noise as well.
 
 pub(crate) mod calibrate;
 pub(crate) mod fill;
