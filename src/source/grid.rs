@@ -194,6 +194,21 @@ impl Store {
     }
 
     fn gather(&self, start: usize, stride: usize, out: &mut [Complex32]) {
+        // Neighbouring samples of the common kind are copied at once.
+        if let Self::Mapped {
+            bytes,
+            start: begin,
+            element: Element::Complex32,
+        } = self
+            && stride == 1
+            && let Some(line) = bytes
+                .all()
+                .get(begin + 8 * start..begin + 8 * (start + out.len()))
+        {
+            // Little-endian hosts only, as everywhere in this package: file order is memory order.
+            bytemuck::cast_slice_mut::<Complex32, u8>(out).copy_from_slice(line);
+            return;
+        }
         for (i, sample) in out.iter_mut().enumerate() {
             *sample = self.get(start + i * stride);
         }

@@ -636,7 +636,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Parts, SourceEr
 }
 
 impl Twix {
-    fn acquisition(&self, entry: &Entry) -> Result<Acquisition, SourceError> {
+    /// Reads a readout into a buffer that is used again and again.
+    fn read(&self, entry: &Entry, into: &mut Acquisition) -> Result<(), SourceError> {
         let bytes = self.bytes.all();
         let damaged = || {
             SourceError::malformed(
@@ -654,23 +655,20 @@ impl Twix {
         for channel in 0..n_channels.min(1024) {
             head.channel_mask[channel / 64] |= 1 << (channel % 64);
         }
-        let mut data = vec![Complex32::ZERO; n * n_channels];
+        into.data.resize(n * n_channels, Complex32::ZERO);
         let (before, skip) = if self.is_vd {
             (VD_BYTES, VD_CHANNEL_BYTES)
         } else {
             (0, VB_BYTES)
         };
-        for (channel, out) in data.chunks_mut(n.max(1)).enumerate() {
+        for (channel, out) in into.data.chunks_mut(n.max(1)).enumerate() {
             let at = entry.offset + before + channel * (skip + 8 * n) + skip;
             let samples = bytes.get(at..at + 8 * n).ok_or_else(damaged)?;
             // On the little-endian hosts we build for, file order is memory order.
             bytemuck::cast_slice_mut::<Complex32, u8>(out).copy_from_slice(samples);
         }
-        Ok(Acquisition {
-            head,
-            traj: Vec::new(),
-            data,
-        })
+        into.head = head;
+        Ok(())
     }
 }
 
@@ -680,11 +678,12 @@ impl Readouts for Twix {
     }
 
     fn for_each_batch(&mut self, visit: &mut Visit<'_>) -> Result<(), SourceError> {
+        let mut readouts = vec![Acquisition::default(); BATCH];
         for entries in self.entries.chunks(BATCH) {
-            let readouts = entries
-                .iter()
-                .map(|e| self.acquisition(e))
-                .collect::<Result<Vec<_>, _>>()?;
+            let readouts = &mut readouts[..entries.len()];
+            for (entry, readout) in entries.iter().zip(readouts.iter_mut()) {
+                self.read(entry, readout)?;
+            }
             let refs: Vec<AcquisitionRef<'_>> = readouts.iter().map(Acquisition::as_ref).collect();
             if let ControlFlow::Break(()) = visit(&refs) {
                 break;
