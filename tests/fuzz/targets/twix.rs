@@ -1,0 +1,28 @@
+//! Bytes as a Siemens twix file: whatever they are, a scan or an error.
+//!
+//! Good seeds: the files under `tests/data/source` and `tests/hostile/source`.
+#![no_main]
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+
+use cauda::source::{OpenOptions, open};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
+    // Anything else would be sent to another reader.
+    if data.starts_with(b"\x89HDF") {
+        return;
+    }
+    if file.write_all(data).is_err() || file.flush().is_err() {
+        return;
+    }
+    for allow_truncated in [false, true] {
+        let options = OpenOptions { allow_truncated, ..OpenOptions::default() };
+        if let Ok(mut opened) = open(file.path(), &options) {
+            let _ = opened.for_each_batch(&mut |_| ControlFlow::Continue(()));
+            let _ = opened.describe();
+        }
+    }
+});
