@@ -7,17 +7,17 @@
 use num_complex::Complex32;
 use rayon::prelude::*;
 
+use super::compress::sum_of_squares;
 use super::lattice::Folding;
 use crate::num::complex::{
     Kernel, axpy, conj_mul_add, dispatch, dot_conj, mul, mul_add, mul_real, norm2, xpby,
 };
-use crate::num::fft::{Direction, Fft};
+use crate::num::fft::{Direction, Fft, fft2};
 
 /// Transforms and weights that all columns share.
 pub(super) struct Shared<'a> {
     pub(super) folding: &'a Folding,
     pub(super) n_sets: usize,
-    pub(super) n_coils: usize,
     /// Absolute Tikhonov weight.
     pub(super) lambda: f32,
     /// Along pe1 and pe2, both directions, not centred.
@@ -41,7 +41,6 @@ impl<'a> Shared<'a> {
     pub(super) fn new(
         folding: &'a Folding,
         n_sets: usize,
-        n_coils: usize,
         lambda: f32,
         inner_parallel: bool,
     ) -> Self {
@@ -64,7 +63,6 @@ impl<'a> Shared<'a> {
         Self {
             folding,
             n_sets,
-            n_coils,
             lambda,
             rows: both(n1),
             columns: both(n2),
@@ -87,9 +85,10 @@ impl<'a> Shared<'a> {
     }
 
     /// `Fᴴ rest F` of one coil's plane, in place.
-    fn filter(&self, image: &mut [Complex32], scratch: &mut [Complex32]) {
+    /// Rows along pe1 that are not in `is_row` are zero on the way in and without meaning on the way out.
+    fn filter(&self, image: &mut [Complex32], is_row: &[bool], scratch: &mut [Complex32]) {
         let [n2, n1] = self.folding.grid;
-        self.rows[FORWARD].run_plain(image, scratch);
+        self.some_rows(FORWARD, image, is_row, scratch);
         if n2 == 1 {
             mul_real(image, &self.rest);
         } else {
@@ -119,7 +118,121 @@ impl<'a> Shared<'a> {
                 }
             }
         }
-        self.rows[INVERSE].run_plain(image, scratch);
+        self.some_rows(INVERSE, image, is_row, scratch);
+    }
+
+    fn some_rows(
+        &self,
+        direction: usize,
+        image: &mut [Complex32],
+        is_row: &[bool],
+        scratch: &mut [Complex32],
+    ) {
+        let n1 = self.folding.grid[1];
+        for (row, is_row) in image.chunks_exact_mut(n1).zip(is_row) {
+            if *is_row {
+                self.rows[direction].run_plain(row, scratch);
+            }
+        }
+    }
+
+    /// `Fᴴ weights F` of one plane, in place, on the current pool; weights `[pe1, pe2]` hold the scale. `turned` is
+    /// room for a plane.
+    fn multiply(&self, image: &mut [Complex32], weights: &[f32], turned: &mut Vec<Complex32>) {
+        let [n2, n1] = self.folding.grid;
+        let rows = |direction: usize, image: &mut [Complex32]| {
+            image.par_chunks_mut(n1 * GATHER).for_each(|rows| {
+                self.rows[direction].run_plain(rows, &mut self.scratch());
+            });
+        };
+        rows(FORWARD, image);
+        turned.resize(n1 * n2, Complex32::ZERO);
+        turned
+            .par_chunks_mut(n2 * GATHER)
+            .zip(weights.par_chunks(n2 * GATHER))
+            .enumerate()
+            .for_each(|(i, (columns, weights))| {
+                let width = columns.len() / n2;
+                for (k, row) in image.chunks_exact(n1).enumerate() {
+                    for (j, v) in row[i * GATHER..i * GATHER + width].iter().enumerate() {
+                        columns[j * n2 + k] = *v;
+                    }
+                }
+                let mut scratch = self.scratch();
+                self.columns[FORWARD].run_plain(columns, &mut scratch);
+                mul_real(columns, weights);
+                self.columns[INVERSE].run_plain(columns, &mut scratch);
+            });
+        image
+            .par_chunks_mut(n1 * GATHER)
+            .enumerate()
+            .for_each(|(i, rows)| {
+                let height = rows.len() / n1;
+                for (k, column) in turned.chunks_exact(n2).enumerate() {
+                    for (j, v) in column[i * GATHER..i * GATHER + height].iter().enumerate() {
+                        rows[j * n1 + k] = *v;
+                    }
+                }
+            });
+        rows(INVERSE, image);
+    }
+
+    /// The preconditioner of an irregular mask over two axes: the best circulant approximation of the normal operator,
+    /// whose diagonal in k-space is the mask averaged over the width of the maps' spectrum. Masks along one axis have
+    /// too few points in that width for the average to tell anything: there it costs iterations.
+    ///
+    /// # Source
+    /// Koolstra et al., Magn Reson Med 81:670-685 (2019), for the diagonal; the square roots of the sensitivity on
+    /// both sides, for maps that are not of unit norm, are ours.
+    fn circulant(&self, maps: &[Complex32]) -> Vec<Circulant> {
+        let folding = self.folding;
+        let [n2, n1] = folding.grid;
+        if folding.is_lattice || n2 == 1 || n1 == 1 {
+            return Vec::new();
+        }
+        let plane = n2 * n1;
+        // Index of k-space with its origin in the middle, as the centred transform wants it.
+        let centred = |i: usize| (i / n1 + n2 / 2) % n2 * n1 + (i % n1 + n1 / 2) % n1;
+        let mut mask = vec![Complex32::ZERO; plane];
+        for (i, rest) in folding.rest.iter().enumerate() {
+            mask[centred(i)] = Complex32::from(rest + folding.weight);
+        }
+        fft2(&mut mask, n2, n1, Direction::Forward);
+        maps.chunks_exact(maps.len() / self.n_sets)
+            .map(|maps| {
+                let density = sum_of_squares(maps, plane);
+                let inside = density.iter().filter(|d| **d > 0.0).count().max(1) as f32;
+                let mean = density.iter().sum::<f32>() / inside;
+                let mut spectra = maps.to_vec();
+                fft2(&mut spectra, n2, n1, Direction::Forward);
+                let mut local: Vec<Complex32> = sum_of_squares(&spectra, plane)
+                    .into_iter()
+                    .map(|power| Complex32::from(power / inside))
+                    .collect();
+                fft2(&mut local, n2, n1, Direction::Forward);
+                let scale = (plane as f32).sqrt();
+                for (l, m) in local.iter_mut().zip(&mask) {
+                    *l = m * l.conj() * scale;
+                }
+                fft2(&mut local, n2, n1, Direction::Inverse);
+                let inverse = (0..n1)
+                    .flat_map(|k1| (0..n2).map(move |k2| k2 * n1 + k1))
+                    .map(|i| 1.0 / ((local[centred(i)].re.max(0.0) + self.lambda) * plane as f32))
+                    .collect();
+                let full = |d: f32| folding.mean_weight as f32 * d + self.lambda;
+                let even = density
+                    .iter()
+                    .map(|d| {
+                        if *d > 0.0 {
+                            (full(mean) / full(*d)).sqrt()
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                Circulant { even, inverse }
+            })
+            .collect()
     }
 
     /// Unitary inverse transform of one coil's plane, in place, but for centring.
@@ -146,8 +259,13 @@ impl<'a> Shared<'a> {
 /// One column: its maps, and the inverse of its blocks.
 pub(super) struct Column<'a> {
     shared: &'a Shared<'a>,
-    /// `[set, coil, plane]`.
+    n_coils: usize,
+    /// `[set, coil, plane]`; coils may be mixtures.
     maps: Vec<Complex32>,
+    /// The maps before mixing, for the right-hand side; empty where nothing was mixed.
+    unmixed: Vec<Complex32>,
+    /// Rows of the plane with any sensitivity.
+    is_row: Vec<bool>,
     /// `[member, member, group]` with members `[set, fold]`: each block of the lattice's normal operator, lambda
     /// included; empty where the lattice is the mask.
     normal: Vec<Complex32>,
@@ -155,6 +273,16 @@ pub(super) struct Column<'a> {
     inverse: Vec<Complex32>,
     /// Diagonal of the noise covariance of the blocks alone, `[set, plane]`.
     pub(super) block_variance: Vec<f32>,
+    /// Preconditioner of an irregular mask over two axes; empty otherwise.
+    circulant: Vec<Circulant>,
+}
+
+/// A preconditioner `D Fᴴ C F D` of one set: `D` evens out the sensitivity, `C` the local density of the mask.
+struct Circulant {
+    /// Per voxel; zero where the maps are.
+    even: Vec<f32>,
+    /// Inverse density of k-space, with the scale of both transforms, `[pe1, pe2]` as [`Shared::rest`].
+    inverse: Vec<f32>,
 }
 
 /// What a solve reports.
@@ -166,9 +294,17 @@ pub(super) struct Done {
 
 impl<'a> Column<'a> {
     /// Takes the maps of this place, `[set, coil, plane]`, and inverts the blocks.
-    pub(super) fn new(shared: &'a Shared<'a>, maps: Vec<Complex32>) -> Self {
+    ///
+    /// `unmixed` are the maps of all coils where `maps` are of mixtures, else empty. What mixing leaves out of the
+    /// operator counts squared, but the right-hand side would lose it once, with the noise it carries.
+    pub(super) fn new(
+        shared: &'a Shared<'a>,
+        maps: Vec<Complex32>,
+        unmixed: Vec<Complex32>,
+    ) -> Self {
         let folding = shared.folding;
         let plane = shared.plane();
+        let n_coils = maps.len() / (shared.n_sets * plane);
         let folds = folding.members.len();
         let size = folds * shared.n_sets;
         let [rows, width] = folding.domain;
@@ -180,9 +316,9 @@ impl<'a> Column<'a> {
                 for (row, out) in block.chunks_exact_mut(width).enumerate() {
                     let a = folding.members[i % folds][row];
                     let b = folding.members[j % folds][row];
-                    for coil in 0..shared.n_coils {
+                    for coil in 0..n_coils {
                         let map = |set: usize, at: usize| {
-                            let start = (set * shared.n_coils + coil) * plane + at;
+                            let start = (set * n_coils + coil) * plane + at;
                             &maps[start..start + width]
                         };
                         conj_mul_add(out, map(i / folds, a), map(j / folds, b));
@@ -213,9 +349,24 @@ impl<'a> Column<'a> {
                 block_variance[to..to + width].copy_from_slice(&variance[from..from + width]);
             }
         }
+        let circulant = shared.circulant(&maps);
+        let [n2, n1] = folding.grid;
+        let is_row = (0..n2)
+            .map(|row| {
+                maps.chunks_exact(plane).any(|m| {
+                    m[row * n1..(row + 1) * n1]
+                        .iter()
+                        .any(|v| *v != Complex32::ZERO)
+                })
+            })
+            .collect();
         Self {
             shared,
+            n_coils,
+            circulant,
+            is_row,
             maps,
+            unmixed,
             normal,
             inverse: gram,
             block_variance,
@@ -223,15 +374,25 @@ impl<'a> Column<'a> {
     }
 
     fn map(&self, set: usize, coil: usize) -> &[Complex32] {
-        let plane = self.shared.plane();
-        let start = (set * self.shared.n_coils + coil) * plane;
-        &self.maps[start..start + plane]
+        map_of(&self.maps, self.n_coils, self.shared.plane(), set, coil)
     }
 
-    /// `z = M⁻¹ r`, block by block.
+    /// `z = M⁻¹ r`, block by block, or the circulant one.
     pub(super) fn precondition(&self, r: &[Complex32], z: &mut [Complex32]) {
-        z.fill(Complex32::ZERO);
-        self.add_blocks(&self.inverse, r, z);
+        if self.circulant.is_empty() {
+            z.fill(Complex32::ZERO);
+            self.add_blocks(&self.inverse, r, z);
+            return;
+        }
+        let plane = self.shared.plane();
+        let mut turned = Vec::new();
+        for (set, circulant) in self.circulant.iter().enumerate() {
+            let z = &mut z[set * plane..(set + 1) * plane];
+            z.copy_from_slice(&r[set * plane..(set + 1) * plane]);
+            mul_real(z, &circulant.even);
+            self.shared.multiply(z, &circulant.inverse, &mut turned);
+            mul_real(z, &circulant.even);
+        }
     }
 
     /// `z += B r` for a matrix of blocks.
@@ -258,13 +419,13 @@ impl<'a> Column<'a> {
         }
     }
 
-    /// `q += Sᴴ Fᴴ rest F S p`.
-    pub(super) fn add_rest(&self, p: &[Complex32], q: &mut [Complex32]) {
+    /// `q += Sᴴ Fᴴ rest F S p`; `images` is kept between calls, because fresh memory costs as much as a transform.
+    fn add_rest(&self, p: &[Complex32], q: &mut [Complex32], images: &mut Vec<Complex32>) {
         if self.shared.is_exact {
             return;
         }
         let plane = self.shared.plane();
-        let (n_sets, n_coils) = (self.shared.n_sets, self.shared.n_coils);
+        let (n_sets, n_coils) = (self.shared.n_sets, self.n_coils);
         let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
             mul(image, self.map(0, coil), &p[..plane]);
             for set in 1..n_sets {
@@ -274,42 +435,29 @@ impl<'a> Column<'a> {
                     &p[set * plane..(set + 1) * plane],
                 );
             }
-            self.shared.filter(image, scratch);
+            self.shared.filter(image, &self.is_row, scratch);
         };
         if self.shared.inner_parallel {
-            let mut images = vec![Complex32::ZERO; n_coils * plane];
+            images.resize(n_coils * plane, Complex32::ZERO);
             images
                 .par_chunks_exact_mut(plane)
                 .enumerate()
                 .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
-            self.combine(&images, q);
+            combine(&self.maps, plane, images, q);
         } else {
             let mut scratch = self.shared.scratch();
-            let mut image = vec![Complex32::ZERO; plane];
+            images.resize(plane, Complex32::ZERO);
+            let image = images.as_mut_slice();
             for coil in 0..n_coils {
-                coil_image(coil, &mut image, &mut scratch);
+                coil_image(coil, image, &mut scratch);
                 for set in 0..n_sets {
                     conj_mul_add(
                         &mut q[set * plane..(set + 1) * plane],
                         self.map(set, coil),
-                        &image,
+                        image,
                     );
                 }
             }
-        }
-    }
-
-    /// `q += sum over coils of conj(map) image`, coils in order whatever the number of threads.
-    fn combine(&self, images: &[Complex32], q: &mut [Complex32]) {
-        let plane = self.shared.plane();
-        const PIECE: usize = 4096;
-        for (set, q) in q.chunks_exact_mut(plane).enumerate() {
-            q.par_chunks_mut(PIECE).enumerate().for_each(|(i, q)| {
-                for (coil, image) in images.chunks_exact(plane).enumerate() {
-                    let range = i * PIECE..i * PIECE + q.len();
-                    conj_mul_add(q, &self.map(set, coil)[range.clone()], &image[range]);
-                }
-            });
         }
     }
 
@@ -318,6 +466,12 @@ impl<'a> Column<'a> {
         let folding = self.shared.folding;
         let plane = self.shared.plane();
         let n_lines = folding.places.len();
+        let maps = if self.unmixed.is_empty() {
+            &self.maps
+        } else {
+            &self.unmixed
+        };
+        let n_coils = maps.len() / (self.shared.n_sets * plane);
         let mut b = vec![Complex32::ZERO; self.shared.n_sets * plane];
         let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
             image.fill(Complex32::ZERO);
@@ -330,19 +484,19 @@ impl<'a> Column<'a> {
             self.shared.inverse(image, scratch);
         };
         if self.shared.inner_parallel {
-            let mut images = vec![Complex32::ZERO; self.shared.n_coils * plane];
+            let mut images = vec![Complex32::ZERO; n_coils * plane];
             images
                 .par_chunks_exact_mut(plane)
                 .enumerate()
                 .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
-            self.combine(&images, &mut b);
+            combine(maps, plane, &images, &mut b);
         } else {
             let mut scratch = self.shared.scratch();
             let mut image = vec![Complex32::ZERO; plane];
-            for coil in 0..self.shared.n_coils {
+            for coil in 0..n_coils {
                 coil_image(coil, &mut image, &mut scratch);
                 for (set, b) in b.chunks_exact_mut(plane).enumerate() {
-                    conj_mul_add(b, self.map(set, coil), &image);
+                    conj_mul_add(b, map_of(maps, n_coils, plane, set, coil), &image);
                 }
             }
         }
@@ -368,7 +522,8 @@ impl<'a> Column<'a> {
         }
         let mut r = vec![Complex32::ZERO; n];
         self.add_blocks(&self.normal, &x, &mut r);
-        self.add_rest(&x, &mut r);
+        let mut images = Vec::new();
+        self.add_rest(&x, &mut r, &mut images);
         for (r, b) in r.iter_mut().zip(b) {
             *r = b - *r;
         }
@@ -392,7 +547,7 @@ impl<'a> Column<'a> {
             xpby(&z, beta, &mut p);
             q.fill(Complex32::ZERO);
             self.add_blocks(&self.normal, &p, &mut q);
-            self.add_rest(&p, &mut q);
+            self.add_rest(&p, &mut q, &mut images);
             let curvature = dot_conj(&p, &q).re;
             if curvature <= 0.0 {
                 return (x, done); // rounding: nothing more to gain along p
@@ -403,6 +558,32 @@ impl<'a> Column<'a> {
             before = rho;
             done.iterations += 1;
         }
+    }
+}
+
+fn map_of(
+    maps: &[Complex32],
+    n_coils: usize,
+    plane: usize,
+    set: usize,
+    coil: usize,
+) -> &[Complex32] {
+    let start = (set * n_coils + coil) * plane;
+    &maps[start..start + plane]
+}
+
+/// `q += sum over coils of conj(map) image`, coils in order whatever the number of threads.
+fn combine(maps: &[Complex32], plane: usize, images: &[Complex32], q: &mut [Complex32]) {
+    const PIECE: usize = 4096;
+    let n_coils = images.len() / plane;
+    for (set, q) in q.chunks_exact_mut(plane).enumerate() {
+        q.par_chunks_mut(PIECE).enumerate().for_each(|(i, q)| {
+            for (coil, image) in images.chunks_exact(plane).enumerate() {
+                let range = i * PIECE..i * PIECE + q.len();
+                let map = map_of(maps, n_coils, plane, set, coil);
+                conj_mul_add(q, &map[range.clone()], &image[range]);
+            }
+        });
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) fn closes(lattice: &Lattice, n2: usize, n1: usize) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Folding {
     pub(super) lattice: Lattice,
-    is_lattice: bool,
+    /// Whether a lattice was found: otherwise it is the full grid, with the mean weight.
+    pub(super) is_lattice: bool,
     /// pe2, pe1.
     pub(super) grid: [usize; 2],
     /// Voxels (pe2, pe1) of the fundamental domain: the first of each group of voxels that fold together.

@@ -6,7 +6,9 @@
 //! encoding plane. The mask is written as a lattice `H` with weight `c` plus the rest `E` (calibration lines, missing
 //! lattice points, or everything when there is no lattice). The lattice part of the normal operator couples only the
 //! voxels that fold onto each other: blocks of `reduction x sets` unknowns, inverted exactly (direct unfolding). With
-//! `E = 0` that is the solution; otherwise it preconditions conjugate gradients on the full normal operator.
+//! `E = 0` that is the solution; otherwise it preconditions conjugate gradients on the full normal operator. Irregular
+//! masks over two axes are preconditioned by the local density of the mask instead, and coils are mixed into as few
+//! as the maps of a place need where that leaves the operator unchanged beside the Tikhonov weight.
 
 use num_complex::Complex32;
 
@@ -15,6 +17,7 @@ use crate::data::{Csm, Fault, FaultKind, KSpace, Line, Shape};
 use crate::device::Recipe;
 
 mod column;
+mod compress;
 mod lattice;
 mod noise;
 mod solver;
@@ -160,7 +163,7 @@ pub struct SenseImage {
     pub gfactor: Option<Vec<f32>>,
     /// Iterations of the slowest column; 0 when unfolding was exact.
     pub iterations: usize,
-    /// Largest preconditioned residual of a column, relative to its start.
+    /// Largest preconditioned residual of a column, relative to its start, or to the mean column's where that is larger.
     pub residual: f64,
 }
 
@@ -265,7 +268,8 @@ impl Sense {
     /// * [`SenseError::MapsDoNotFit`], [`SenseError::OtherLines`].
     ///
     /// # Numerics
-    /// Vectors and transforms in `f32`, blocks inverted and inner products summed in `f64`; the same bits for any
+    /// A place along the readout with less energy than the mean stops at the mean's tolerance. Vectors and transforms
+    /// in `f32`, blocks inverted and inner products summed in `f64`; the same bits for any
     /// number of threads.
     ///
     /// # Source

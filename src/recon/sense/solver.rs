@@ -4,6 +4,7 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::column::{Column, Done, Shared};
+use super::compress::{Mixture, sum_of_squares};
 use super::lattice::Folding;
 use super::{SenseImage, SenseParams, noise};
 use crate::data::{Csm, KSpace};
@@ -42,11 +43,15 @@ pub(super) fn run(
     if nx > 1 {
         Fft::plan(nx, Direction::Inverse).run_rows(&mut hybrid);
     }
+    let energy = energy_of_columns(&hybrid, nx);
+    let mean_energy = energy.iter().sum::<f64>() / nx as f64;
     let threads = rayon::current_num_threads();
     let n_blocks = nx.div_ceil(BLOCK);
     let inner_parallel = n_blocks < threads && threads > 1;
     let lambda = params.lambda.max(LEAST_LAMBDA) * folding.mean_weight as f32;
-    let shared = Shared::new(folding, csm.n_sets, csm.n_coils, lambda, inner_parallel);
+    let shared = Shared::new(folding, csm.n_sets, lambda, inner_parallel);
+    let heaviest = folding.weights.iter().copied().fold(1.0, f32::max);
+    let limit = lambda / heaviest;
     let replicas = if params.noise_map && !folding.is_exact() {
         params.replicas
     } else {
@@ -64,11 +69,37 @@ pub(super) fn run(
             width,
         );
         let samples = gather(&hybrid, shape.coil * n_lines, nx, first, width);
+        // Unfolding needs each coil once: only iterations repay mixing them.
+        let mixture = (!folding.is_exact())
+            .then(|| Mixture::of(&maps, csm.n_coils, plane, limit))
+            .flatten();
         maps.into_iter()
             .zip(samples)
             .enumerate()
-            .map(|(i, (maps, samples))| {
-                solve_column(&shared, maps, &samples, params, replicas, first + i, nx)
+            .map(|(i, (mut maps, samples))| {
+                let density: Vec<f32> = maps
+                    .chunks_exact(csm.n_coils * plane)
+                    .flat_map(|set| sum_of_squares(set, plane))
+                    .collect();
+                let mut unmixed = Vec::new();
+                if let Some(mixture) = &mixture
+                    && let Some(mixed) = mixture.maps(&maps, &density, plane, limit)
+                {
+                    unmixed = std::mem::replace(&mut maps, mixed);
+                }
+                // Every column to the same error against the frame, not against its own faint content.
+                let loosened = (mean_energy / energy[first + i]).sqrt().max(1.0);
+                solve_column(
+                    &shared,
+                    [maps, unmixed],
+                    density,
+                    &samples,
+                    params,
+                    loosened,
+                    replicas,
+                    first + i,
+                    nx,
+                )
             })
             .collect()
     };
@@ -124,26 +155,20 @@ pub(super) fn run(
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "what belongs to one column")]
 fn solve_column(
     shared: &Shared<'_>,
-    maps: Vec<Complex32>,
+    [maps, unmixed]: [Vec<Complex32>; 2],
+    density: Vec<f32>,
     samples: &[Complex32],
     params: &SenseParams,
+    loosened: f64,
     replicas: usize,
     x: usize,
     nx: usize,
 ) -> Solved {
     let plane = shared.plane();
     let n = shared.n_sets * plane;
-    let mut density = vec![0.0f32; n];
-    for (set, density) in density.chunks_exact_mut(plane).enumerate() {
-        let coils = set * shared.n_coils * plane;
-        for map in maps[coils..coils + shared.n_coils * plane].chunks_exact(plane) {
-            for (d, v) in density.iter_mut().zip(map) {
-                *d += v.norm_sqr();
-            }
-        }
-    }
     let stride = noise::stride(nx);
     let is_measured = replicas > 0 && x % stride == stride / 2;
     if density.iter().all(|d| *d == 0.0) {
@@ -159,9 +184,11 @@ fn solve_column(
             done: Done::default(),
         };
     }
-    let column = Column::new(shared, maps);
+    let column = Column::new(shared, maps, unmixed);
     let b = column.adjoint(samples);
-    let (mut voxels, done) = column.solve(&b, params.max_iterations, params.tolerance);
+    let (mut voxels, mut done) =
+        column.solve(&b, params.max_iterations, params.tolerance * loosened);
+    done.residual /= loosened;
     for voxels in voxels.chunks_exact_mut(plane) {
         for (v, phase) in voxels.iter_mut().zip(&shared.folding.voxel_phase) {
             *v *= phase;
@@ -199,6 +226,31 @@ fn solve_column(
     }
 }
 
+/// Energy of each column of `[rows, nx]`.
+fn energy_of_columns(data: &[Complex32], nx: usize) -> Vec<f64> {
+    // Pieces of fixed size: the same sum for any number of threads.
+    const ROWS: usize = 256;
+    let parts: Vec<Vec<f64>> = data
+        .par_chunks(nx * ROWS)
+        .map(|rows| {
+            let mut sum = vec![0.0f32; nx];
+            for row in rows.chunks_exact(nx) {
+                for (s, v) in sum.iter_mut().zip(row) {
+                    *s += v.norm_sqr();
+                }
+            }
+            sum.into_iter().map(f64::from).collect()
+        })
+        .collect();
+    let mut energy = vec![0.0f64; nx];
+    for part in parts {
+        for (e, p) in energy.iter_mut().zip(part) {
+            *e += p;
+        }
+    }
+    energy
+}
+
 /// Columns `first..first + width` of `[rows, nx]`, each contiguous.
 fn gather(
     data: &[Complex32],
@@ -215,9 +267,18 @@ fn gather(
         }
         return columns;
     }
-    for (i, row) in data.chunks_exact(nx).enumerate() {
-        for (column, v) in columns.iter_mut().zip(&row[first..first + width]) {
-            column[i] = *v;
+    // Eight rows at a time, so that every column takes whole cache lines: all columns lie at the same place of a page,
+    // and eight streams of single values would push each other out of the cache.
+    let mut tile = [[Complex32::ZERO; BLOCK]; BLOCK];
+    for (i, rows) in data.chunks(nx * BLOCK).enumerate() {
+        let height = rows.len() / nx;
+        for (k, row) in rows.chunks_exact(nx).enumerate() {
+            for (j, v) in row[first..first + width].iter().enumerate() {
+                tile[j][k] = *v;
+            }
+        }
+        for (column, tile) in columns.iter_mut().zip(&tile) {
+            column[i * BLOCK..i * BLOCK + height].copy_from_slice(&tile[..height]);
         }
     }
     columns
