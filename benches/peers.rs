@@ -23,6 +23,7 @@ use cauda::ingest::{Ingest, IngestParams};
 use cauda::num::fft::{Direction, fft2};
 
 use cauda::recon::csm::{CsmParams, maps};
+use cauda::recon::grappa::Apply;
 use cauda::recon::sense::{Sense, SenseParams};
 use cauda::recon::{Method, Recon, ReconParams};
 use cauda::source::OpenOptions;
@@ -348,6 +349,11 @@ fn recon(job: &Job, method: Method) {
         ..ReconParams::default()
     };
     params.outputs.gfactor = job.options.contains_key("gfactor");
+    params.grappa.apply = match job.options.get("apply").map(String::as_str) {
+        Some("image") => Apply::Image,
+        Some("kspace") => Apply::Kspace,
+        _ => Apply::Auto,
+    };
     let plan = Recon::plan(&scan, &frame, &params, &Device::detect()).unwrap();
     for recipe in plan.recipes() {
         eprintln!("{recipe:?}");

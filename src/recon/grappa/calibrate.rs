@@ -13,21 +13,16 @@
 //! all missing lines between two measured ones, so that the normal matrix is factorised once.
 
 use faer::linalg::solvers::Solve;
-use faer::{MatMut, MatRef, Side};
+use faer::{Accum, MatMut, MatRef, Par, Side};
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
 use super::window::Window;
-use crate::num::complex::{Kernel, dispatch, fma};
 use crate::recon::acs::Acs;
 use crate::recon::error::ReconError;
 
 /// Samples that are summed in f32.
-const CHUNK: usize = 256;
-/// Coils that the pair product handles side by side: one AVX register.
-const LANES: usize = 8;
-/// Coils of the conjugated line per pass.
-const ROWS: usize = 4;
+const CHUNK: usize = 512;
 
 /// Fitted weights.
 ///
@@ -46,10 +41,6 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn n_unknowns(&self) -> usize {
-        self.window.n_unknowns(self.n_coils)
-    }
-
     pub(crate) fn n_outputs(&self) -> usize {
         self.window.targets.len() * self.n_coils
     }
@@ -149,11 +140,10 @@ struct Pair {
     lag: i32,
 }
 
-/// Lines in planar layout, coils padded to whole registers: `[line, x, (re, im), coil]`.
+/// Lines in planar layout: `[line, x, (re, im), coil]`.
 struct Planar {
     data: Vec<f32>,
     n_coils: usize,
-    padded: usize,
     n_ro: usize,
     /// First readout sample of the block on the full readout.
     n_pe1: usize,
@@ -162,44 +152,42 @@ struct Planar {
 impl Planar {
     fn new(acs: &Acs) -> Self {
         let n_coils = acs.shape.coil;
-        let padded = n_coils.next_multiple_of(LANES);
         let n_ro = acs.ro_range.len();
         let n_lines = acs.shape.pe2 * acs.shape.pe1;
-        let mut data = vec![0.0; n_lines * n_ro * 2 * padded];
-        data.par_chunks_mut((n_ro * 2 * padded).max(1))
+        let mut data = vec![0.0; n_lines * n_ro * 2 * n_coils];
+        data.par_chunks_mut((n_ro * 2 * n_coils).max(1))
             .enumerate()
             .for_each(|(l, out)| {
                 for coil in 0..n_coils {
                     let line = acs.line(coil, l / acs.shape.pe1, l % acs.shape.pe1);
                     for (x, v) in line[acs.ro_range.clone()].iter().enumerate() {
-                        out[x * 2 * padded + coil] = v.re;
-                        out[(x * 2 + 1) * padded + coil] = v.im;
+                        out[x * 2 * n_coils + coil] = v.re;
+                        out[(x * 2 + 1) * n_coils + coil] = v.im;
                     }
                 }
             });
         Self {
             data,
             n_coils,
-            padded,
             n_ro,
             n_pe1: acs.shape.pe1,
         }
     }
 
     fn samples(&self, line: u32, x: usize) -> &[f32] {
-        let start = (line as usize * self.n_ro + x) * 2 * self.padded;
+        let start = (line as usize * self.n_ro + x) * 2 * self.n_coils;
         &self.data[start..]
     }
 
     /// Adds `sign * conj(first(x)) second(x + lag)` for all coils to `out`.
     fn add_product(&self, pair: Pair, x: usize, sign: f64, out: &mut [Complex64]) {
-        let (p, n) = (self.padded, self.n_coils);
+        let n = self.n_coils;
         let a = self.samples(pair.first, x);
         let b = self.samples(pair.second, (x as i64 + i64::from(pair.lag)) as usize);
         for c in 0..n {
-            let (ar, ai) = (sign * f64::from(a[c]), sign * f64::from(a[p + c]));
+            let (ar, ai) = (sign * f64::from(a[c]), sign * f64::from(a[n + c]));
             for (d, o) in out[c * n..(c + 1) * n].iter_mut().enumerate() {
-                let (br, bi) = (f64::from(b[d]), f64::from(b[p + d]));
+                let (br, bi) = (f64::from(b[d]), f64::from(b[n + d]));
                 o.re += ar * br + ai * bi;
                 o.im += ar * bi - ai * br;
             }
@@ -207,85 +195,37 @@ impl Planar {
     }
 }
 
-/// The hot loop: products of two planar lines over `len` samples, all coils against all.
-struct PairKernel<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    padded: usize,
-    len: usize,
-    /// `[coil, coil]` of `(re, im)`, padded.
-    out: &'a mut [f32],
-}
-
-impl Kernel for PairKernel<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        let p = self.padded;
-        let (a, b) = (&self.a[..self.len * 2 * p], &self.b[..self.len * 2 * p]);
-        for c in (0..p).step_by(ROWS) {
-            for d in (0..p).step_by(LANES) {
-                let mut re = [[0.0f32; LANES]; ROWS];
-                let mut im = [[0.0f32; LANES]; ROWS];
-                for (a, b) in a.chunks_exact(2 * p).zip(b.chunks_exact(2 * p)) {
-                    let ar: &[f32; ROWS] = first(&a[c..]);
-                    let ai: &[f32; ROWS] = first(&a[p + c..]);
-                    let br: &[f32; LANES] = first(&b[d..]);
-                    let bi: &[f32; LANES] = first(&b[p + d..]);
-                    for r in 0..ROWS {
-                        for k in 0..LANES {
-                            re[r][k] = fma::<FMA>(ar[r], br[k], re[r][k]);
-                            im[r][k] = fma::<FMA>(ar[r], bi[k], im[r][k]);
-                        }
-                        for k in 0..LANES {
-                            re[r][k] = fma::<FMA>(ai[r], bi[k], re[r][k]);
-                            im[r][k] = fma::<FMA>(-ai[r], br[k], im[r][k]);
-                        }
-                    }
-                }
-                for r in 0..ROWS {
-                    let row = ((c + r) * p + d) * 2;
-                    self.out[row..row + LANES].copy_from_slice(&re[r]);
-                    self.out[row + LANES..row + 2 * LANES].copy_from_slice(&im[r]);
-                }
-            }
-        }
-    }
-}
-
-/// The first `N` values of a slice that is long enough by construction.
-#[inline(always)]
-fn first<const N: usize>(values: &[f32]) -> &[f32; N] {
-    match values.first_chunk() {
-        Some(chunk) => chunk,
-        None => &[0.0; N],
-    }
-}
-
-/// Pair product over `len` samples from `x`, `[coil, coil]`.
+/// Pair product over `len` samples from `x`, `[coil, coil]`: one real product of the planar lines, which holds all
+/// four products of real and imaginary parts.
 fn pair_product(planar: &Planar, pair: Pair, start: usize, len: usize) -> Vec<Complex64> {
-    let (n, p) = (planar.n_coils, planar.padded);
+    let n = planar.n_coils;
+    let width = 2 * n;
     let mut sum = vec![Complex64::ZERO; n * n];
-    let mut part = vec![0.0f32; p * p * 2];
-    let mut x = start;
-    while x < start + len {
-        let step = CHUNK.min(start + len - x);
-        dispatch(PairKernel {
-            a: planar.samples(pair.first, x),
-            b: planar.samples(pair.second, (x as i64 + i64::from(pair.lag)) as usize),
-            padded: p,
-            len: step,
-            out: &mut part,
-        });
-        for c in 0..n {
-            for d in 0..n {
-                // `part` holds registers: LANES real parts, then LANES imaginary parts.
-                let at = (c * p + d / LANES * LANES) * 2 + d % LANES;
-                sum[c * n + d] += Complex64::new(f64::from(part[at]), f64::from(part[at + LANES]));
+    let mut part = vec![0.0f32; width * width];
+    let parts = len.div_ceil(CHUNK);
+    for i in 0..parts {
+        let x = start + len * i / parts;
+        let rows = start + len * (i + 1) / parts - x;
+        let lines = |line, x: i64| {
+            let samples = &planar.samples(line, x as usize)[..rows * width];
+            MatRef::from_row_major_slice(samples, rows, width)
+        };
+        faer::linalg::matmul::matmul(
+            MatMut::from_row_major_slice_mut(&mut part, width, width),
+            Accum::Replace,
+            lines(pair.first, x as i64).transpose(),
+            lines(pair.second, x as i64 + i64::from(pair.lag)),
+            1.0f32,
+            Par::Seq,
+        );
+        let (re, im) = part.split_at(n * width);
+        let rows = re.chunks_exact(width).zip(im.chunks_exact(width));
+        for (sum, (re, im)) in sum.chunks_exact_mut(n).zip(rows) {
+            for (d, o) in sum.iter_mut().enumerate() {
+                o.re += f64::from(re[d]) + f64::from(im[n + d]);
+                o.im += f64::from(re[n + d]) - f64::from(im[d]);
             }
         }
-        x += step;
     }
     sum
 }
