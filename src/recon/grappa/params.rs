@@ -11,7 +11,7 @@ use crate::recon::params::require;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Apply {
-    /// In the image where the sampling allows it, else in k-space; the choice is noted.
+    /// In k-space: the error is smaller (every measured line is used).
     #[default]
     Auto,
     /// Fill the missing lines; measured samples stay as they are, bit for bit.
