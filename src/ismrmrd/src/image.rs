@@ -174,3 +174,36 @@ pub struct NdArray {
     /// Values.
     pub values: Pixels,
 }
+
+/// Names series so that each holds images or arrays of one size and type, as a file needs it: streams mix them.
+///
+/// The first of a name keeps it; another size or type under the same name becomes `NAME_2`, `NAME_3`, ...
+#[derive(Clone, Debug, Default)]
+pub struct SeriesNames {
+    known: std::collections::BTreeMap<String, (Vec<usize>, u16)>,
+}
+
+impl SeriesNames {
+    /// Name of the series that takes this image.
+    pub fn image(&mut self, name: &str, image: &Image) -> String {
+        let [x, y, z] = image.head.matrix_size.map(usize::from);
+        let shape = vec![usize::from(image.head.channels), z, y, x];
+        self.name(name, (shape, image.pixels.data_type()))
+    }
+
+    /// Name of the series that takes this array.
+    pub fn array(&mut self, name: &str, array: &NdArray) -> String {
+        self.name(name, (array.shape.clone(), array.values.data_type()))
+    }
+
+    fn name(&mut self, name: &str, like: (Vec<usize>, u16)) -> String {
+        let mut unique = name.to_owned();
+        let mut n = 1;
+        while self.known.get(&unique).is_some_and(|k| *k != like) {
+            n += 1;
+            unique = format!("{name}_{n}");
+        }
+        self.known.insert(unique.clone(), like);
+        unique
+    }
+}

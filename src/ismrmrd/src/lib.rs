@@ -28,7 +28,7 @@ pub use acquisition::{
 };
 pub use error::Error;
 pub use header::Header;
-pub use image::{Image, ImageHeader, ImageType, NdArray, Pixels};
+pub use image::{Image, ImageHeader, ImageType, NdArray, Pixels, SeriesNames};
 pub use limits::Limits;
 pub use meta::Meta;
 pub use num_complex::{Complex32, Complex64};

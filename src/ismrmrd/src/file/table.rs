@@ -40,7 +40,7 @@ impl Table {
     /// Finds the addresses, or says why the data set is not plain bytes.
     ///
     /// # Errors
-    /// Only when the library fails; a layout that is not understood is `Ok(Err(reason))`.
+    /// When the library fails or the table of chunks is damaged; a layout that is not understood is `Ok(Err(reason))`.
     pub(super) fn locate(
         ds: &Dataset,
         file: &[u8],
@@ -93,37 +93,38 @@ impl Table {
                     other => return Ok(Err(format!("chunks {other:?}"))),
                 };
                 let mut chunks = vec![u64::MAX; len.div_ceil(chunk_elements)];
-                let mut reason = None;
+                let mut damaged = None;
                 let bytes = (chunk_elements as u64).saturating_mul(element_bytes as u64);
                 ds.chunks_visit(|chunk| {
                     let index = chunk.offset.first().map(|&o| o / chunk_elements as u64);
                     let slot = index.and_then(|i| chunks.get_mut(usize::try_from(i).ok()?));
                     match slot {
                         Some(slot) if chunk.size == bytes => *slot = chunk.addr,
-                        Some(_) => {
-                            reason = Some(format!(
-                                "a chunk of {} instead of {bytes} bytes",
-                                chunk.size
-                            ))
-                        }
+                        Some(_) => damaged = Some(chunk.size),
                         None => {} // beyond the end: a data set that was made shorter
                     }
                     0
                 })
                 .map_err(hdf5_error("table of chunks"))?;
+                // Without filters a chunk has one size. The library would believe another one, and take the lengths
+                // of samples from wherever it leads.
+                if let Some(size) = damaged {
+                    return Err(Error::Malformed {
+                        place: format!("{}: table of chunks", ds.name()),
+                        found: format!("a chunk of {size} bytes"),
+                        needed: format!("{bytes} bytes"),
+                    });
+                }
                 if chunks.contains(&u64::MAX) {
-                    reason = Some("chunks that were never written".into());
+                    return Ok(Err("chunks that were never written".into()));
                 }
-                match reason {
-                    Some(reason) => Ok(Err(reason)),
-                    None => Ok(Ok(Table {
-                        chunks,
-                        chunk_elements,
-                        element_bytes,
-                        len,
-                        inflated: None,
-                    })),
-                }
+                Ok(Ok(Table {
+                    chunks,
+                    chunk_elements,
+                    element_bytes,
+                    len,
+                    inflated: None,
+                }))
             }
             other => Ok(Err(format!("{other:?} storage"))),
         }

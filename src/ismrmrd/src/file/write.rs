@@ -7,8 +7,8 @@ use hdf5::{Dataset, Group, Hyperslab, Selection, SliceOrIndex};
 use ndarray::{ArrayView, IxDyn};
 use tempfile::TempPath;
 
-use super::hdf5_error;
 use super::layout::{Cx, RawAcquisition, RawImageHeader, RawWaveform};
+use super::write_error;
 use crate::acquisition::{Acquisition, AcquisitionRef};
 use crate::header::Header;
 use crate::image::{Image, NdArray, Pixels};
@@ -96,8 +96,8 @@ impl Writer {
         let temporary = builder.tempfile_in(folder).map_err(io)?.into_temp_path();
         hdf5::silence_errors(true);
         let place = || path.display().to_string();
-        let file = hdf5::File::create(&temporary).map_err(hdf5_error(place()))?;
-        let group = nested(&file, &group_name).map_err(hdf5_error(place()))?;
+        let file = hdf5::File::create(&temporary).map_err(write_error(path, place()))?;
+        let group = nested(&file, &group_name).map_err(write_error(path, place()))?;
         Ok(Writer {
             target: path.to_path_buf(),
             temporary,
@@ -118,7 +118,7 @@ impl Writer {
     }
 
     fn failed(&self, member: &str) -> impl FnOnce(hdf5::Error) -> Error + use<> {
-        hdf5_error(format!("write {}", self.place(member)))
+        write_error(&self.target, self.place(member))
     }
 
     /// Writes the XML header.
@@ -197,8 +197,8 @@ impl Writer {
     /// Adds an acquisition; it is written when 64 have come together.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when lengths contradict the header; [`Error::Hdf5`] when writing failed, for
-    /// example because the disk is full.
+    /// [`Error::Malformed`] when lengths contradict the header; [`Error::Io`] when the system refused, for example
+    /// because the disk is full; [`Error::Hdf5`] for what else the library refuses.
     pub fn acquisition_ref(&mut self, a: &AcquisitionRef<'_>) -> Result<(), Error> {
         let place = || {
             format!(
@@ -394,16 +394,16 @@ impl Writer {
     /// [`Error::Hdf5`] and [`Error::Io`]: nothing is left at the target but what stood there before.
     pub fn finish(mut self) -> Result<(), Error> {
         self.flush_acquisitions()?;
-        let place = format!("write {}", self.target.display());
+        let failed = |e| write_error(&self.target, self.target.display().to_string())(e);
         if let Some(file) = self.file.take() {
-            file.flush().map_err(hdf5_error(place.clone()))?;
+            file.flush().map_err(failed)?;
             // Objects keep the file open inside the library: all must go before the close counts.
             self.acquisitions = None;
             self.waveforms = None;
             self.series.clear();
             self.arrays.clear();
             drop(self.group);
-            file.close().map_err(hdf5_error(place))?;
+            file.close().map_err(failed)?;
         }
         let io = |source| Error::Io {
             what: "write",

@@ -11,6 +11,8 @@
 //! yardl "Binary encoding reference"; `ismrmrd/mrd: model/`.
 
 mod convert;
+mod header;
+mod record;
 mod schema;
 mod value;
 
@@ -18,7 +20,7 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::path::PathBuf;
 
-use self::convert::Record;
+use self::record::Record;
 use self::schema::Schema;
 use self::value::{Cursor, Short, Stop, Value};
 use super::Item;
