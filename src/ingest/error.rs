@@ -9,7 +9,9 @@ use super::noise::NoiseError;
 #[non_exhaustive]
 pub enum IngestError {
     /// A field of the header cannot be right.
-    #[error("header, encoding {encoding}: {what}: found {found}, needed {needed}")]
+    #[error(
+        "header, encoding {encoding}: {what}\n  found:  {found}\n  needed: {needed}\n  try:    correct the header, or convert the scan again"
+    )]
     Header {
         /// Index of the encoding.
         encoding: usize,
@@ -22,18 +24,20 @@ pub enum IngestError {
     },
     /// The header has no encoding at all.
     #[error(
-        "the header has no `encoding` element: matrix, field of view and trajectory are unknown; convert the scan again"
+        "the header has no `encoding` element\n  needed: one, with matrix, field of view and trajectory\n  try:    convert the scan again"
     )]
     NoEncoding,
     /// No encoding is Cartesian.
-    #[error("trajectory not supported: {found}; Cartesian scans are reconstructed")]
+    #[error(
+        "trajectory not supported\n  found:  {found}\n  needed: cartesian\n  try:    grid it elsewhere first, or name a Cartesian scan"
+    )]
     Trajectory {
         /// What each encoding says.
         found: String,
     },
     /// A readout refers to an encoding that the header lacks.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}) refers to encoding {found}, the header has {n_encodings}"
+        "acquisition {acquisition} (scan counter {scan_counter})\n  found:  it refers to encoding {found}\n  needed: one of the header's {n_encodings}\n  try:    convert the scan again; header and data may be of two scans"
     )]
     NoSuchEncoding {
         /// Which readout.
@@ -47,7 +51,7 @@ pub enum IngestError {
     },
     /// Number of coils changes within the scan.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}) has {found} coils, {expected_from} has {expected}: a scan must keep its coils; split the file by coil count"
+        "acquisition {acquisition} (scan counter {scan_counter})\n  found:  {found} coils\n  needed: {expected}, as {expected_from} has\n  try:    split the file by coil count"
     )]
     CoilCount {
         /// Which readout.
@@ -63,7 +67,7 @@ pub enum IngestError {
     },
     /// Header of a readout and its samples disagree, or its own fields do.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}): {what}: found {found}, needed {needed}"
+        "acquisition {acquisition} (scan counter {scan_counter}): {what}\n  found:  {found}\n  needed: {needed}\n  try:    convert the scan again; header and data contradict each other"
     )]
     Readout {
         /// Which readout.
@@ -79,7 +83,7 @@ pub enum IngestError {
     },
     /// NaN or infinity among the samples.
     #[error(
-        "{count} samples are NaN or infinite, the first in acquisition {acquisition} (scan counter {scan_counter}), coil {coil}: the data are damaged; nothing was replaced"
+        "acquisition {acquisition} (scan counter {scan_counter}), coil {coil}\n  found:  {count} samples that are NaN or infinite, here and behind\n  needed: numbers; nothing was replaced\n  try:    copy or convert the scan again"
     )]
     NotFinite {
         /// How many in this batch.
@@ -93,7 +97,7 @@ pub enum IngestError {
     },
     /// A line does not fit the encoded matrix.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}): line {counter} along {axis} lies at {position} of the encoded matrix (centre {centre} at {half} of {n}): header and data contradict each other; correct the header's encodingLimits, or set ingest.lines_outside = \"skip\""
+        "acquisition {acquisition} (scan counter {scan_counter}): line {counter} along {axis}\n  found:  place {position} of the encoded matrix (centre {centre} at {half})\n  needed: 0 to below {n}: header and data contradict each other\n  try:    correct the header's encodingLimits, or set ingest.lines_outside = \"skip\""
     )]
     LineOutside {
         /// Which readout.
@@ -115,7 +119,7 @@ pub enum IngestError {
     },
     /// Samples are compressed.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}) is compressed (flags 53-56): decompress the stream first"
+        "acquisition {acquisition} (scan counter {scan_counter})\n  found:  compressed samples (flags 53-56)\n  needed: plain samples\n  try:    decompress the stream first"
     )]
     Compressed {
         /// Which readout.
@@ -124,14 +128,16 @@ pub enum IngestError {
         scan_counter: u32,
     },
     /// Nothing to reconstruct.
-    #[error("no imaging readout in the scan: {seen}")]
+    #[error(
+        "no imaging readout in the scan\n  found:  {seen}\n  needed: image lines\n  try:    name another file, group or measurement"
+    )]
     Empty {
         /// What there was instead.
         seen: String,
     },
     /// A readout of a frame that was handed on.
     #[error(
-        "acquisition {acquisition} (scan counter {scan_counter}) belongs to {key}, which was complete and handed on: the scan's last-in-slice flags or its average limits are wrong; set ingest.release = \"end\" to wait for the end of the scan"
+        "acquisition {acquisition} (scan counter {scan_counter}) belongs to {key}, which was complete and handed on: the scan's last-in-slice flags or its average limits are wrong\n  try:    set ingest.release = \"end\" to wait for the end of the scan"
     )]
     Late {
         /// Which readout.
@@ -143,7 +149,7 @@ pub enum IngestError {
     },
     /// Directions that are no axes.
     #[error(
-        "{key}: direction cosines read {read:?}, phase {phase:?}, slice {slice:?} are not orthonormal (off by {off:.3}): the image's place in the patient would be wrong; correct the acquisition headers"
+        "{key}: direction cosines read {read:?}, phase {phase:?}, slice {slice:?} are not orthonormal (off by {off:.3}): the image's place in the patient would be wrong\n  try:    correct the acquisition headers"
     )]
     Orientation {
         /// Which frame.

@@ -10,23 +10,25 @@
 //! [`PendingFrame::assemble`]: on half the data, and with the noise of the whole scan whatever the order of arrival.
 
 mod accept;
+mod counts;
 mod coverage;
 mod error;
 mod geometry;
 mod header;
+mod job;
 mod noise;
 mod oversampling;
 mod params;
 mod sort;
 #[cfg(test)]
 mod tests;
+mod whitening;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::{AcquisitionFlag as Flag, AcquisitionHeader};
-use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
 pub use error::IngestError;
@@ -36,8 +38,9 @@ pub use sort::PendingFrame;
 
 use crate::data::{FrameKey, NoiseCovariance, Note, Scan, ScanEncoding, Step};
 use accept::Kind;
-use noise::Whitener;
-use oversampling::{Oversampling, Placement, Work};
+use counts::Counts;
+use job::{Done, Job, run};
+use oversampling::{Oversampling, Work};
 use sort::{Central, FrameContext, LineOrder, PlacedLine, key_text};
 
 /// Everything that a scan gave.
@@ -86,46 +89,6 @@ pub struct Ingest {
     is_alive: Vec<bool>,
     counts: Counts,
     header_notes: Vec<Note>,
-}
-
-#[derive(Default)]
-struct Counts {
-    readouts: u64,
-    noise: u64,
-    imaging: u64,
-    calibration: u64,
-    reversed: u64,
-    skipped_lines: u64,
-    first_skipped: Option<u64>,
-    outside_limits: u64,
-    first_outside_limits: Option<(u64, u16, u16)>,
-    no_encoding: u64,
-    trajectories: u64,
-    aside: BTreeMap<&'static str, u64>,
-}
-
-/// What is to be done with one readout of a batch.
-enum Job {
-    Noise,
-    Line {
-        key: FrameKey,
-        is_calibration: bool,
-        pe1: u32,
-        pe2: u32,
-        place: Placement,
-    },
-}
-
-enum Done {
-    Noise(Vec<Complex64>),
-    Line {
-        samples: Box<[Complex32]>,
-        alive: Vec<bool>,
-    },
-    NotFinite {
-        count: usize,
-        coil: usize,
-    },
 }
 
 /// Whether the header names Siemens as the vendor.
@@ -611,24 +574,6 @@ impl Ingest {
         })
     }
 
-    /// Covariance from the file beside the scan, else from the scan's own noise readouts, else `None`.
-    fn noise_covariance(&self) -> Result<Option<NoiseCovariance>, IngestError> {
-        if let Some(given) = &self.given_noise {
-            return Ok(Some(given.clone()));
-        }
-        if self.noise.is_empty() {
-            return Ok(None);
-        }
-        match self.noise.finish() {
-            Ok(noise) => Ok(Some(noise)),
-            // In `auto` the mark of `whitener` says it.
-            Err(NoiseError::TooFewSamples { .. }) if self.params.whiten != Whiten::Require => {
-                Ok(None)
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
-
     /// Decides about whitening, once.
     fn fix_noise(&mut self) -> Result<(), IngestError> {
         if self.contexts.is_some() {
@@ -667,204 +612,6 @@ impl Ingest {
                 .collect(),
         );
         Ok(())
-    }
-
-    fn whitener(&self, notes: &mut Vec<Note>) -> Result<Option<Whitener>, IngestError> {
-        let p = &self.params;
-        if p.whiten == Whiten::Off {
-            notes.push(Note::new(
-                "not_whitened",
-                "ingest.whiten = \"off\": noise is not whitened, the image is in arbitrary units",
-            ));
-            return Ok(None);
-        }
-        let mut is_own = false;
-        let noise = match self.noise_covariance()? {
-            Some(noise) => noise,
-            None if p.noise_from_edges => match self.noise_of_edges(notes)? {
-                Some(noise) => {
-                    is_own = true;
-                    noise
-                }
-                None => return Ok(None),
-            },
-            None if p.whiten == Whiten::Require => return Err(NoiseError::Absent.into()),
-            None if !self.noise.is_empty() => {
-                notes.push(Note::new(
-                    "noise_scan_too_short",
-                    "the noise readouts are too few to estimate a covariance (8 samples per coil and coil): noise is \
-                     not whitened, the image is in arbitrary units",
-                ));
-                return Ok(None);
-            }
-            None => {
-                notes.push(Note::new(
-                    "no_noise_scan",
-                    "the scan has no noise readouts: noise is not whitened, the image is in arbitrary units",
-                ));
-                return Ok(None);
-            }
-        };
-        if let Some((imaging, _)) = self.coils
-            && imaging != noise.n_coils
-        {
-            return Err(NoiseError::CoilCount {
-                noise: noise.n_coils,
-                imaging,
-            }
-            .into());
-        }
-        let per_us = if is_own {
-            None
-        } else {
-            self.noise_per_us(&noise, notes)?
-        };
-        let (mut whitener, dropped) = Whitener::plan(
-            &noise,
-            p.dead_coil == BadCoil::Drop,
-            p.duplicate_coil == BadCoil::Drop,
-            per_us,
-        )?;
-        whitener.is_own = is_own;
-        for error in dropped {
-            let (code, text) = match error {
-                NoiseError::DeadCoil { coil } => (
-                    "dead_coil_dropped",
-                    format!("coil {coil} is dead (its noise is zero): left out"),
-                ),
-                NoiseError::NotPositiveDefinite {
-                    coil,
-                    like,
-                    correlation,
-                } => (
-                    "duplicate_coil_dropped",
-                    format!(
-                        "coil {coil} repeats coil {like} (correlation of the noise {correlation:.6}): left out"
-                    ),
-                ),
-                other => return Err(other.into()),
-            };
-            notes.push(Note::new(code, text));
-        }
-        Ok(Some(whitener))
-    }
-
-    /// `bandwidth ratio / noise dwell`, per microsecond. `None`, with a mark, when a dwell time is missing.
-    fn noise_per_us(
-        &self,
-        noise: &NoiseCovariance,
-        notes: &mut Vec<Note>,
-    ) -> Result<Option<f64>, IngestError> {
-        let p = &self.params;
-        let noise_dwell = noise.dwell_us.or(p.noise_dwell_us).filter(|d| *d > 0.0);
-        let has_scan_dwell = self
-            .growing
-            .values()
-            .flat_map(|g| g.imaging.iter().chain(&g.calibration))
-            .all(|l| l.dwell_us.is_some_and(|d| d > 0.0));
-        let missing = match (noise_dwell, has_scan_dwell) {
-            (Some(dwell), true) => return Ok(Some(self.bandwidth_ratio() / dwell)),
-            (None, _) => NoiseError::MissingDwell {
-                which: "noise",
-                found: 0.0,
-                key: "noise_dwell_us",
-            },
-            (_, false) => NoiseError::MissingDwell {
-                which: "imaging",
-                found: 0.0,
-                key: "dwell_us",
-            },
-        };
-        if p.whiten == Whiten::Require {
-            return Err(missing.into());
-        }
-        notes.push(Note::new(
-            "no_dwell",
-            format!(
-                "{missing}; the coils' noise is decorrelated, but the image is in arbitrary units"
-            ),
-        ));
-        Ok(None)
-    }
-
-    /// MRD `relativeReceiverNoiseBandwidth`; 1 (a flat receiver) when the header is silent.
-    fn bandwidth_ratio(&self) -> f64 {
-        self.params
-            .noise_bandwidth_ratio
-            .or_else(|| {
-                self.scan
-                    .header
-                    .acquisition_system_information
-                    .as_ref()
-                    .and_then(|a| a.relative_receiver_noise_bandwidth)
-                    .map(f64::from)
-            })
-            .filter(|r| *r > 0.0 && r.is_finite())
-            .unwrap_or(1.0)
-    }
-
-    /// Covariance from the outer tenth of the readout of the outer tenth of the lines.
-    fn noise_of_edges(
-        &self,
-        notes: &mut Vec<Note>,
-    ) -> Result<Option<NoiseCovariance>, IngestError> {
-        let mut noise = NoiseAccumulator::new();
-        let n_coils = self.coils.map_or(0, |c| c.0);
-        for (key, g) in &self.growing {
-            let Some(Some(e)) = self.scan.encodings.get(usize::from(key.encoding_idx)) else {
-                continue;
-            };
-            let ro = e.grid[0];
-            let mut lines: Vec<&PlacedLine> = g.imaging.iter().collect();
-            let far = |l: &PlacedLine| {
-                let d = |i: u32, n: usize| (f64::from(i) - (n / 2) as f64).abs() / n as f64;
-                d(l.pe1, e.grid[1]).max(d(l.pe2, e.grid[2]))
-            };
-            lines.sort_by(|a, b| {
-                far(b)
-                    .total_cmp(&far(a))
-                    .then((a.pe2, a.pe1, a.order).cmp(&(b.pe2, b.pe1, b.order)))
-            });
-            for l in lines.iter().take((lines.len() / 10).max(1)) {
-                let head = AcquisitionHeader {
-                    active_channels: u16::try_from(n_coils).unwrap_or(u16::MAX),
-                    #[allow(clippy::cast_possible_truncation)] // a tenth of 16 bits
-                    number_of_samples: (ro / 10) as u16,
-                    sample_time_us: 0.0,
-                    scan_counter: l.order.scan_counter,
-                    ..AcquisitionHeader::default()
-                };
-                for edge in [
-                    l.ro_range.start..(l.ro_range.start + ro / 20).min(l.ro_range.end),
-                    l.ro_range.end.saturating_sub(ro / 20).max(l.ro_range.start)..l.ro_range.end,
-                ] {
-                    let head = AcquisitionHeader {
-                        number_of_samples: u16::try_from(edge.len()).unwrap_or(u16::MAX),
-                        ..head
-                    };
-                    noise.push_gram(&head, noise::gram(&l.samples, n_coils, edge))?;
-                }
-            }
-        }
-        match noise.finish() {
-            Ok(noise) => {
-                notes.push(Note::new(
-                    "noise_from_edges",
-                    "no noise readouts: the noise was estimated from the edges of k-space, which hold signal too; \
-                     SNR comes out too low by an unknown factor",
-                ));
-                Ok(Some(noise))
-            }
-            Err(NoiseError::TooFewSamples { .. }) => {
-                notes.push(Note::new(
-                    "no_noise_scan",
-                    "the scan has no noise readouts, and its k-space edges are too small to estimate noise from: the \
-                     image is in arbitrary units",
-                ));
-                Ok(None)
-            }
-            Err(e) => Err(e.into()),
-        }
     }
 
     fn steps(&self, noise: Option<&NoiseCovariance>) -> Vec<Step> {
@@ -943,147 +690,10 @@ impl Ingest {
     }
 }
 
-impl Counts {
-    /// What came, in words.
-    fn seen(&self) -> String {
-        let mut words = Vec::new();
-        for (what, n) in [
-            ("imaging", self.imaging),
-            ("calibration only", self.calibration),
-            ("noise", self.noise),
-            ("reversed (turned round)", self.reversed),
-            ("outside the matrix", self.skipped_lines),
-            ("of encodings that are not Cartesian", self.no_encoding),
-        ] {
-            if n > 0 {
-                words.push(format!("{n} {what}"));
-            }
-        }
-        words.extend(
-            self.aside
-                .iter()
-                .map(|(what, n)| format!("{n} {what} (set aside)")),
-        );
-        if words.is_empty() {
-            words.push("no readouts at all".into());
-        }
-        words.join(", ")
-    }
-
-    fn notes(&self, notes: &mut Vec<Note>) {
-        if !self.aside.is_empty() {
-            let text: Vec<String> = self
-                .aside
-                .iter()
-                .map(|(what, n)| format!("{n} {what}"))
-                .collect();
-            notes.push(Note::new(
-                "readouts_set_aside",
-                format!("set aside: {}", text.join(", ")),
-            ));
-        }
-        if let Some(first) = self.first_skipped {
-            notes.push(Note::new(
-                "lines_outside_skipped",
-                format!(
-                    "{} lines outside the encoded matrix were left out, the first in acquisition {first}",
-                    self.skipped_lines
-                ),
-            ));
-        }
-        if let Some((first, pe1, pe2)) = self.first_outside_limits {
-            notes.push(Note::new(
-                "lines_outside_limits",
-                format!(
-                    "{} lines lie outside the header's encodingLimits but within the matrix, the first in acquisition \
-                     {first} (counters {pe1}, {pe2}): used",
-                    self.outside_limits
-                ),
-            ));
-        }
-        if self.no_encoding > 0 {
-            notes.push(Note::new(
-                "readouts_not_cartesian",
-                format!(
-                    "{} readouts belong to encodings that are not Cartesian: left out",
-                    self.no_encoding
-                ),
-            ));
-        }
-        if self.trajectories > 0 {
-            notes.push(Note::new(
-                "trajectory_ignored",
-                format!(
-                    "{} readouts carry a trajectory, the header says Cartesian: the counters are used",
-                    self.trajectories
-                ),
-            ));
-        }
-    }
-}
-
 fn is_outside_limits(head: &AcquisitionHeader, e: &ScanEncoding) -> bool {
     let counters = [head.idx.kspace_encode_step_1, head.idx.kspace_encode_step_2];
     (0..2).any(|i| {
         let c = usize::from(counters[i]);
         e.last_line[i].is_some_and(|last| c < e.first_line[i] || c > last)
     })
-}
-
-/// Does one job; pure, so that it may run anywhere.
-fn run(
-    readout: &AcquisitionRef<'_>,
-    job: &Job,
-    oversampling: &[Option<Oversampling>],
-    scan: &Scan,
-    work: &mut Work,
-) -> Done {
-    let n_samples = usize::from(readout.head.number_of_samples);
-    let n_coils = usize::from(readout.head.active_channels);
-    let mut alive = Vec::with_capacity(n_coils);
-    for row in readout.data.chunks_exact(n_samples.max(1)) {
-        alive.push(row_energy(row));
-    }
-    if let Some(coil) = alive.iter().position(|e| !e.is_finite()) {
-        // The sum may also have overflowed on finite samples: count exactly.
-        let count = readout.data.iter().filter(|v| !v.is_finite()).count();
-        if count > 0 {
-            return Done::NotFinite { count, coil };
-        }
-    }
-    match job {
-        Job::Noise => Done::Noise(noise::gram(
-            readout.data,
-            n_coils,
-            noise::kept_samples(readout.head),
-        )),
-        Job::Line { key, place, .. } => {
-            let encoding = usize::from(key.encoding_idx);
-            let (Some(Some(o)), Some(Some(e))) =
-                (oversampling.get(encoding), scan.encodings.get(encoding))
-            else {
-                return Done::Noise(Vec::new());
-            };
-            let mut samples = vec![Complex32::ZERO; n_coils * e.grid[0]].into_boxed_slice();
-            o.run(readout.data, n_samples, place, work, &mut samples);
-            Done::Line {
-                samples,
-                alive: alive.iter().map(|&e| e != 0.0).collect(),
-            }
-        }
-    }
-}
-
-/// Sum of squares of one row; NaN or infinite if a sample is.
-fn row_energy(row: &[Complex32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let values: &[f32] = bytemuck::cast_slice(row);
-    let mut chunks = values.chunks_exact(16);
-    for chunk in &mut chunks {
-        for (s, v) in sums.iter_mut().zip(chunk) {
-            *s += v * v;
-        }
-    }
-    let rest: f32 = chunks.remainder().iter().map(|v| v * v).sum();
-    sums.iter().sum::<f32>() + rest
 }

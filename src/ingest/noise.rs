@@ -11,7 +11,7 @@ use crate::data::{NoiseCovariance, Whitening};
 pub enum NoiseError {
     /// The estimate would be noise itself.
     #[error(
-        "noise scan too short: {got} samples per coil, needed {need} (8 per coil): measure a longer noise scan, or set ingest.whiten = \"off\""
+        "noise scan too short: {got} samples per coil, needed {need} (8 per coil)\n  try:    measure a longer noise scan, or set ingest.whiten = \"off\""
     )]
     TooFewSamples {
         /// Samples per coil.
@@ -21,7 +21,7 @@ pub enum NoiseError {
     },
     /// A coil without noise.
     #[error(
-        "coil {coil} is dead: its noise readouts are zero; set ingest.dead_coil = \"drop\" to go on without it"
+        "coil {coil} is dead: its noise readouts are zero\n  try:    set ingest.dead_coil = \"drop\" to go on without it"
     )]
     DeadCoil {
         /// Index.
@@ -29,7 +29,7 @@ pub enum NoiseError {
     },
     /// Noise of a coil is a combination of others'.
     #[error(
-        "noise covariance is not positive definite at coil {coil}: its noise repeats coil {like}'s (correlation {correlation:.6}); set ingest.duplicate_coil = \"drop\" to go on without it"
+        "noise covariance is not positive definite at coil {coil}: its noise repeats coil {like}'s (correlation {correlation:.6})\n  try:    set ingest.duplicate_coil = \"drop\" to go on without it"
     )]
     NotPositiveDefinite {
         /// Index.
@@ -41,7 +41,7 @@ pub enum NoiseError {
     },
     /// A dwell time is missing; it is never guessed.
     #[error(
-        "the {which} readouts state no dwell time (sample_time_us is {found}): noise cannot be scaled; state it as ingest.{key}"
+        "the {which} readouts state no dwell time (sample_time_us is {found}): noise cannot be scaled\n  try:    state it as ingest.{key}"
     )]
     MissingDwell {
         /// `imaging` or `noise`.
@@ -52,7 +52,7 @@ pub enum NoiseError {
         key: &'static str,
     },
     /// The dwell time changes among the noise readouts.
-    #[error("noise readouts state two dwell times, {first} and {second} us: split them")]
+    #[error("noise readouts state two dwell times, {first} and {second} us\n  try:    split them")]
     MixedDwell {
         /// First.
         first: f64,
@@ -61,7 +61,7 @@ pub enum NoiseError {
     },
     /// Noise and imaging readouts have different coils.
     #[error(
-        "the noise scan has {noise} coils, the imaging readouts {imaging}: they must come from the same coil selection"
+        "the noise scan has {noise} coils, the imaging readouts {imaging}\n  try:    a noise scan with the same coil selection"
     )]
     CoilCount {
         /// Coils of the noise scan.
@@ -70,14 +70,16 @@ pub enum NoiseError {
         imaging: usize,
     },
     /// NaN or infinity.
-    #[error("{count} noise samples are NaN or infinite")]
+    #[error(
+        "{count} noise samples are NaN or infinite\n  try:    copy or convert the scan again, or set ingest.whiten = \"off\""
+    )]
     NotFinite {
         /// How many.
         count: usize,
     },
     /// There is none, and it was required.
     #[error(
-        "no noise readouts in the scan, and ingest.whiten = \"require\": give a noise file, or set ingest.whiten = \"auto\" for images in arbitrary units"
+        "no noise readouts in the scan, and ingest.whiten = \"require\"\n  try:    give a noise file, or set ingest.whiten = \"auto\" for images in arbitrary units"
     )]
     Absent,
 }

@@ -1,0 +1,90 @@
+//! What is done to one readout of a batch, in parallel with the others.
+
+use ismrmrd::acquisition::AcquisitionRef;
+use num_complex::{Complex32, Complex64};
+
+use super::noise;
+use super::oversampling::{Oversampling, Placement, Work};
+use crate::data::{FrameKey, Scan};
+
+/// What is to be done with one readout of a batch.
+pub(super) enum Job {
+    Noise,
+    Line {
+        key: FrameKey,
+        is_calibration: bool,
+        pe1: u32,
+        pe2: u32,
+        place: Placement,
+    },
+}
+
+pub(super) enum Done {
+    Noise(Vec<Complex64>),
+    Line {
+        samples: Box<[Complex32]>,
+        alive: Vec<bool>,
+    },
+    NotFinite {
+        count: usize,
+        coil: usize,
+    },
+}
+
+/// Does one job; pure, so that it may run anywhere.
+pub(super) fn run(
+    readout: &AcquisitionRef<'_>,
+    job: &Job,
+    oversampling: &[Option<Oversampling>],
+    scan: &Scan,
+    work: &mut Work,
+) -> Done {
+    let n_samples = usize::from(readout.head.number_of_samples);
+    let n_coils = usize::from(readout.head.active_channels);
+    let mut alive = Vec::with_capacity(n_coils);
+    for row in readout.data.chunks_exact(n_samples.max(1)) {
+        alive.push(row_energy(row));
+    }
+    if let Some(coil) = alive.iter().position(|e| !e.is_finite()) {
+        // The sum may also have overflowed on finite samples: count exactly.
+        let count = readout.data.iter().filter(|v| !v.is_finite()).count();
+        if count > 0 {
+            return Done::NotFinite { count, coil };
+        }
+    }
+    match job {
+        Job::Noise => Done::Noise(noise::gram(
+            readout.data,
+            n_coils,
+            noise::kept_samples(readout.head),
+        )),
+        Job::Line { key, place, .. } => {
+            let encoding = usize::from(key.encoding_idx);
+            let (Some(Some(o)), Some(Some(e))) =
+                (oversampling.get(encoding), scan.encodings.get(encoding))
+            else {
+                return Done::Noise(Vec::new());
+            };
+            let mut samples = vec![Complex32::ZERO; n_coils * e.grid[0]].into_boxed_slice();
+            o.run(readout.data, n_samples, place, work, &mut samples);
+            Done::Line {
+                samples,
+                alive: alive.iter().map(|&e| e != 0.0).collect(),
+            }
+        }
+    }
+}
+
+/// Sum of squares of one row; NaN or infinite if a sample is.
+fn row_energy(row: &[Complex32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let values: &[f32] = bytemuck::cast_slice(row);
+    let mut chunks = values.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (s, v) in sums.iter_mut().zip(chunk) {
+            *s += v * v;
+        }
+    }
+    let rest: f32 = chunks.remainder().iter().map(|v| v * v).sum();
+    sums.iter().sum::<f32>() + rest
+}
