@@ -4,6 +4,10 @@
 //! 256 values with `Standard_KBlock_Format`. Loop order, fastest first: echo of the train (`ACQ_phase_factor`), object
 //! (`NI`: slices in `PVM_ObjOrderList`, echo images), phase-encoding segment, second phase encoding, repetition.
 //!
+//! The receiver moves the field of view along the readout while it measures; along the phases nothing does, so every line
+//! is turned here by the planned offset, as ParaVision's reconstruction turns it (`RECO_rotate`). The magnitude of no
+//! sample changes.
+//!
 //! # Source
 //! Layout as in Bruker's ParaVision manual (D02, "File Formats"), checked against the vendor's own image (`2dseq`) of a
 //! RARE scan. Parameters are JCAMP-DX ("labelled data records").
@@ -140,6 +144,10 @@ struct Fid {
     /// Values from one block to the next.
     block_values: usize,
     heads: Vec<AcquisitionHeader>,
+    /// Of each slice: turns per step along pe1 and pe2 that move the field of view to its planned centre.
+    turns: Vec<[f64; 2]>,
+    /// Counters at the centre of k-space.
+    centre: [usize; 2],
 }
 
 impl Fid {
@@ -187,8 +195,21 @@ impl Fid {
                 }
             }
         };
+        let turns = self.turns.get(usize::from(head.idx.slice));
+        let turns = turns.copied().unwrap_or_default();
+        let steps = [head.idx.kspace_encode_step_1, head.idx.kspace_encode_step_2];
+        let angle: f64 = (0..2)
+            .map(|i| (f64::from(steps[i]) - self.centre[i] as f64) * turns[i])
+            .sum::<f64>()
+            * -std::f64::consts::TAU;
+        let turn = Complex32::new(angle.cos() as f32, angle.sin() as f32);
         for i in 0..self.n_coils * self.n_samples {
-            data.push(Complex32::new(value(2 * i), value(2 * i + 1)));
+            let measured = Complex32::new(value(2 * i), value(2 * i + 1));
+            data.push(if angle == 0.0 {
+                measured
+            } else {
+                measured * turn
+            });
         }
         Ok(Acquisition {
             head,
@@ -446,6 +467,8 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, SourceError> {
         n_coils,
         block_values,
         heads,
+        turns: geometry.turns(&header),
+        centre: [n_pe1 / 2, n_pe2 / 2],
     };
     Ok(Parts::new(header, notes, Box::new(readouts)))
 }
@@ -467,9 +490,10 @@ fn mark_first_and_last(heads: &mut [AcquisitionHeader]) {
 
 /// Orientation and offsets of every slice.
 struct Gradients {
-    /// Rows: read, phase, slice gradient in the subject's coordinates.
+    /// Rows: read, phase, slice gradient in the subject's coordinates (LPS).
     rows: [[f32; 3]; 3],
-    offsets: Vec<[f32; 3]>,
+    /// Of each slice: centre of the field of view along read, phase, slice and second phase gradient, mm.
+    offsets: Vec<[f32; 4]>,
 }
 
 impl Gradients {
@@ -477,18 +501,28 @@ impl Gradients {
         let list = acqp.numbers("ACQ_grad_matrix");
         let mut rows = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         if list.len() >= 9 {
+            // From the magnet to the subject: turned about its length when prone, about its breadth feet first.
+            let position = acqp.text("ACQ_patient_pos").unwrap_or_default();
+            let is_prone = position.ends_with("Prone");
+            let is_feet_first = position.starts_with("Foot");
+            let sign = |is_turned: bool| if is_turned { -1.0 } else { 1.0 };
+            let signs = [
+                sign(is_prone != is_feet_first),
+                sign(is_prone),
+                sign(is_feet_first),
+            ];
             for (i, value) in list.iter().take(9).enumerate() {
-                rows[i / 3][i % 3] = *value as f32;
+                rows[i / 3][i % 3] = *value as f32 * signs[i % 3];
             }
-            // ParaVision's patient axes are left, anterior, head; ours are left, posterior, head.
-            for row in &mut rows {
-                row[1] = -row[1];
+            if position != "Head_Prone" {
+                notes.push(Note::new(
+                    "bruker_orientation_unverified",
+                    format!(
+                        "directions are right for Head_Prone, the position that a vendor's image was at hand for; for \
+                         {position:?} they follow by turning the subject: check left and right before relying on them"
+                    ),
+                ));
             }
-            notes.push(Note::new(
-                "bruker_orientation_unverified",
-                "directions are ACQ_grad_matrix with the anterior axis reversed (LPS); the subject's position on the bed \
-                 is not applied: check left and right against the vendor's image before relying on them",
-            ));
         } else {
             notes.push(Note::new(
                 "nominal_orientation",
@@ -511,18 +545,40 @@ impl Gradients {
                     at("ACQ_read_offset", i),
                     at("ACQ_phase1_offset", i),
                     along as f32,
+                    at("ACQ_phase2_offset", i),
                 ]
             })
             .collect();
         Self { rows, offsets }
     }
 
+    /// A sample is the conjugate of what the gradient's direction would give, so an image of it runs against the
+    /// gradients: read and phase directions are turned, as the vendor's image has them.
     fn place(&self, head: &mut AcquisitionHeader, slice: usize) {
-        [head.read_dir, head.phase_dir, head.slice_dir] = self.rows;
+        let [read, phase, slice_dir] = self.rows;
+        head.read_dir = read.map(|v| -v);
+        head.phase_dir = phase.map(|v| -v);
+        head.slice_dir = slice_dir;
         let offset = self.offsets.get(slice).copied().unwrap_or_default();
         for axis in 0..3 {
             head.position[axis] = (0..3).map(|i| offset[i] * self.rows[i][axis]).sum();
         }
+    }
+
+    /// Turns per step along pe1 and pe2, of each slice.
+    fn turns(&self, header: &Header) -> Vec<[f64; 2]> {
+        let fov = header
+            .encoding
+            .first()
+            .map_or([0.0; 3], |e| e.encoded_space.field_of_view_mm);
+        let per_step = |offset: f32, mm: f32| match mm > 0.0 {
+            true => f64::from(offset) / f64::from(mm),
+            false => 0.0,
+        };
+        self.offsets
+            .iter()
+            .map(|o| [per_step(o[1], fov[1]), per_step(o[3], fov[2])])
+            .collect()
     }
 }
 
