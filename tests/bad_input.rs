@@ -37,6 +37,8 @@ fn recon(what: &str, place: impl FnOnce(&Path), code: i32, words: &[&str]) {
     place(&dir.path().join("scan.h5"));
     let output = cauda_in(dir.path(), "recon scan.h5 -o out.npy -o series/");
     refused(what, &output, code, words);
+    // Which file, and what to do.
+    refused(what, &output, code, &["scan.h5", "try:"]);
     assert_eq!(
         outputs(dir.path()),
         ["scan.h5"],
@@ -282,6 +284,61 @@ fn scans_that_hold_too_little() {
 }
 
 #[test]
+fn a_coil_that_repeats_another_is_refused() {
+    recon(
+        "duplicated coil",
+        spoil(|s| {
+            for a in &mut s.acquisitions {
+                let n = usize::from(a.head.number_of_samples);
+                a.data.copy_within(0..n, 3 * n);
+            }
+        }),
+        3,
+        &["coil 3", "repeats coil 0", "duplicate_coil"],
+    );
+}
+
+#[test]
+fn too_few_calibration_lines_are_refused_when_the_method_needs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = simulate(&Simulate {
+        matrix: [32, 32, 1],
+        n_coils: 4,
+        acceleration: [4, 1],
+        acs: [2, 0],
+        ..Simulate::default()
+    })
+    .unwrap();
+    write(&scan, &dir.path().join("scan.h5"));
+    let output = cauda_in(
+        dir.path(),
+        "recon scan.h5 -o out.npy --set recon.method=\"grappa\"",
+    );
+    refused(
+        "2 calibration lines",
+        &output,
+        3,
+        &["scan.h5", "calibration", "needs"],
+    );
+    assert_eq!(outputs(dir.path()), ["scan.h5"]);
+}
+
+#[test]
+fn lines_beyond_the_limits_but_within_the_matrix_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scan = small();
+    let limits = &mut scan.header.encoding[0].encoding_limits;
+    if let Some(limit) = &mut limits.kspace_encoding_step_1 {
+        limit.maximum = 20;
+    }
+    write(&scan, &dir.path().join("scan.h5"));
+    let output = cauda_in(dir.path(), "recon scan.h5 -o out.npy");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("encodingLimits"), "{stderr}");
+}
+
+#[test]
 fn coils_that_carry_nothing_are_said() {
     let dir = tempfile::tempdir().unwrap();
     let mut scan = small();
@@ -296,6 +353,20 @@ fn coils_that_carry_nothing_are_said() {
     assert!(stderr.contains("coil 2"), "{stderr}");
 }
 
+/// Runs `cauda` with no more address space than the files of the corpus could ever need.
+fn bounded(dir: &Path, line: &str) -> Output {
+    std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "ulimit -v 3000000; RAYON_NUM_THREADS=2 exec {} {line}",
+            env!("CARGO_BIN_EXE_cauda")
+        ))
+        .env("HDF5_USE_FILE_LOCKING", "FALSE")
+        .current_dir(dir)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn the_hostile_corpus_is_refused() {
     let mut n = 0;
@@ -308,7 +379,7 @@ fn the_hostile_corpus_is_refused() {
             }
             n += 1;
             let dir = tempfile::tempdir().unwrap();
-            let output = cauda_in(dir.path(), &format!("recon {} -o out.npy", path.display()));
+            let output = bounded(dir.path(), &format!("recon {} -o out.npy", path.display()));
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert!(
                 matches!(output.status.code(), Some(3)),
@@ -329,19 +400,35 @@ fn a_disk_that_is_full_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let work = dir.path().join("work");
     std::fs::create_dir(&work).unwrap();
-    for out in ["out.npy", "out.nii", "out.h5", "series/"] {
+    let scan = data("demo_mouse_pf.h5");
+    for (command, out) in [
+        ("recon -o", "out.npy"),
+        ("recon -o", "out.nii"),
+        ("recon -o", "out.h5"),
+        ("recon -o", "series/"),
+        ("convert", "out.h5"),
+        ("convert", "out.mrd"),
+        ("convert", "out.cfl"),
+    ] {
+        let (command, option) = command.split_once(' ').unwrap_or((command, ""));
         let output = std::process::Command::new("sh")
             .arg("-c")
             // 16 blocks of 512 bytes; the ignored signal turns the limit into an error of write().
             .arg(format!(
-                "trap '' XFSZ; ulimit -f 16; exec {} recon {} -o {out}",
+                "trap '' XFSZ; ulimit -f 16; exec {} {command} {} {option} {out}",
                 env!("CARGO_BIN_EXE_cauda"),
-                data("demo_mouse_pf.h5").display()
+                scan.display()
             ))
             .current_dir(&work)
             .output()
             .unwrap();
-        refused(out, &output, 4, &[out.trim_end_matches('/')]);
-        assert!(outputs(&work).is_empty(), "{out}: {:?}", outputs(&work));
+        let what = format!("{command} {out}");
+        refused(
+            &what,
+            &output,
+            4,
+            &[out.trim_end_matches('/'), "free space"],
+        );
+        assert!(outputs(&work).is_empty(), "{what}: {:?}", outputs(&work));
     }
 }

@@ -5,7 +5,9 @@
 
 use cauda::data::Complex32;
 use cauda::metrics::{Pair, compare};
-use cauda::phantom::{Simulate, simulate, truth};
+use cauda::phantom::{Simulate, Simulated, simulate, truth};
+use ismrmrd::file::Writer;
+use ismrmrd::{Acquisition, AcquisitionFlag};
 
 use crate::support::{Npy, cauda_in, data, npy, outputs};
 
@@ -239,5 +241,117 @@ fn the_demonstration_runs_from_anywhere() {
             "images.png",
             "scan.h5"
         ]
+    );
+}
+
+fn write_scan(path: &std::path::Path, scan: &Simulated, keep: impl Fn(&Acquisition) -> bool) {
+    let mut writer = Writer::create(path, "dataset").unwrap();
+    writer.header(&scan.header).unwrap();
+    for a in scan.acquisitions.iter().filter(|a| keep(a)) {
+        writer.acquisition(a).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn phase_oversampling_is_cropped_to_the_recon_matrix() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = |name: &str, scan: &Simulated| {
+        write_scan(&dir.path().join(format!("{name}.h5")), scan, |_| true);
+        recon(
+            dir.path(),
+            &format!("{name}.h5 -o {name}.npy --set recon.combine.method=rss"),
+        );
+        npy(&dir.path().join(format!("{name}.npy")))
+    };
+    let sim = Simulate {
+        matrix: [48, 40, 1],
+        n_coils: 4,
+        noise_std: 1e-4,
+        ..Simulate::default()
+    };
+    let plain = image("plain", &simulate(&sim).unwrap());
+    let mut over = simulate(&Simulate {
+        phase_oversampling: [0.5, 0.0],
+        ..sim
+    })
+    .unwrap();
+    let cropped = image("over", &over);
+    assert_eq!(cropped.shape, plain.shape);
+    let error = nrmse(&plain.values, &cropped);
+    assert!(error < 0.03, "{error}");
+    // wrong twin: a header that keeps the oversampling to itself squeezes the object
+    over.header.encoding[0].encoded_space.field_of_view_mm[1] /= 1.5;
+    let squeezed = image("twin", &over);
+    let error = nrmse(&plain.values, &squeezed);
+    assert!(error > 0.3, "{error}");
+}
+
+#[test]
+fn noise_comes_from_a_separate_file_with_its_own_dwell_and_receiver() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = simulate(&Simulate {
+        matrix: [32, 32, 1],
+        n_coils: 4,
+        noise_dwell_us: 3.0,
+        dwell_us: 7.0,
+        noise_bandwidth_ratio: 0.8,
+        ..Simulate::default()
+    })
+    .unwrap();
+    let is_noise = |a: &Acquisition| a.head.has(AcquisitionFlag::IsNoiseMeasurement);
+    let at = |name: &str| dir.path().join(name);
+    let snr = |line: &str, out: &str| {
+        recon(
+            dir.path(),
+            &format!("{line} -o {out} --set handoff.quantities=[\"snr\"]"),
+        );
+        npy(&at(&out.replace(".npy", "_snr.npy")))
+    };
+    write_scan(&at("whole.h5"), &scan, |_| true);
+    write_scan(&at("noise.h5"), &scan, is_noise);
+    let mut bare = scan.clone();
+    if let Some(system) = &mut bare.header.acquisition_system_information {
+        system.relative_receiver_noise_bandwidth = None;
+    }
+    write_scan(&at("bare.h5"), &bare, |a| !is_noise(a));
+    let whole = snr("whole.h5", "whole.npy");
+    let apart = snr("bare.h5 --noise noise.h5", "apart.npy");
+    assert_eq!(whole.values, apart.values);
+    // wrong twins: another dwell, another receiver; SNR goes with the root of both
+    let ratio = |line: &str, out: &str| {
+        let twin = snr(line, out);
+        let sum = |v: &Npy| v.values.iter().map(|v| v.re).sum::<f32>();
+        sum(&twin) / sum(&whole)
+    };
+    let mut twin = scan.clone();
+    twin.acquisitions
+        .iter_mut()
+        .for_each(|a| a.head.sample_time_us *= 4.0);
+    write_scan(&at("slow.h5"), &twin, is_noise);
+    let found = ratio("bare.h5 --noise slow.h5", "slow.npy");
+    assert!((found - 0.5).abs() < 1e-3, "{found}");
+    let mut twin = scan.clone();
+    if let Some(system) = &mut twin.header.acquisition_system_information {
+        system.relative_receiver_noise_bandwidth = None;
+    }
+    write_scan(&at("flat.h5"), &twin, is_noise);
+    let found = ratio("bare.h5 --noise flat.h5", "flat.npy");
+    // Noise readouts are quieter than the scan by the ratio: without it the noise is underrated.
+    assert!((found - 0.8_f32.sqrt().recip()).abs() < 1e-3, "{found}");
+    // The noise of other coils is refused, and the message names its file.
+    let mut twin = scan.clone();
+    for a in &mut twin.acquisitions {
+        let n = usize::from(a.head.number_of_samples);
+        a.head.active_channels = 3;
+        a.data.truncate(3 * n);
+    }
+    write_scan(&at("three.h5"), &twin, is_noise);
+    let output = cauda_in(dir.path(), "recon bare.h5 --noise three.h5 -o no.npy");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(
+        stderr.contains("noise scan has 3 coils") && stderr.contains('4'),
+        "{stderr}"
     );
 }

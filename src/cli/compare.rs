@@ -10,12 +10,15 @@ use crate::metrics::{Pair, compare};
 /// Arguments of `cauda compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The reference: .npy .nii .nii.gz .cfl .h5 .dcm, or a folder of DICOM
+    /// The reference: NumPy, NIfTI, BART, ISMRMRD images (.h5, stream), DICOM or a folder of it
     #[arg(value_name = "A")]
     reference: PathBuf,
     /// What is judged
     #[arg(value_name = "B")]
     test: PathBuf,
+    /// Series of ISMRMRD images or arrays, when there are several
+    #[arg(long, value_name = "NAME")]
+    series: Option<String>,
     /// Largest NRMSE allowed
     #[arg(long, value_name = "MAX")]
     nrmse: Option<f64>,
@@ -43,8 +46,10 @@ struct Check {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
-    let reference = read_image(&args.reference)?;
-    let test = read_image(&args.test)?;
+    let series = args.series.as_deref();
+    let reference = read_image(&args.reference, series)?;
+    let test = read_image(&args.test, series)?;
+    out.notes(reference.note.iter().chain(&test.note));
     let wrong = |message: String| Fault::new(FaultKind::Input, "cli", message);
     if reference.dims != test.dims {
         return Err(wrong(format!(

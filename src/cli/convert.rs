@@ -1,4 +1,4 @@
-//! `cauda convert`: k-space of any kind into ISMRMRD, an MRD stream or BART's format.
+//! `cauda convert`: k-space of any kind into ISMRMRD, an MRD stream or BART's format; images between the first two.
 
 use std::path::PathBuf;
 
@@ -46,10 +46,19 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     };
     let converted = convert(&args.input, &args.output, &options)?;
     out.notes(&converted.notes);
+    let mut what = Vec::new();
+    if converted.readouts > 0 {
+        what.push(format!(
+            "{} of {} readouts",
+            converted.written, converted.readouts
+        ));
+    }
+    if converted.beside > 0 {
+        what.push(format!("{} images, arrays, waveforms", converted.beside));
+    }
     out.text(&format!(
-        "wrote {} of {} readouts as {}: {}",
-        converted.written,
-        converted.readouts,
+        "wrote {} as {}: {}",
+        what.join(" and "),
         converted.format,
         converted.path.display()
     ));

@@ -1,11 +1,11 @@
-//! `cauda inspect`: what a k-space file holds, and what is odd about it.
+//! `cauda inspect`: what a file of k-space or of ISMRMRD images holds, and what is odd about it.
 
 use std::path::PathBuf;
 
 use super::recon::OpenArgs;
 use super::{Outcome, output::Output};
 use crate::data::Fault;
-use crate::source::{self, Range, Summary};
+use crate::source::{self, OpenOptions, Range, SeriesSummary, Summary};
 
 /// Arguments of `cauda inspect`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,11 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
-    let mut opened = source::open(&args.file, &args.open.options())?;
+    let options = OpenOptions {
+        images: true,
+        ..args.open.options()
+    };
+    let mut opened = source::open(&args.file, &options)?;
     let summary = opened.describe()?;
     out.text(&describe(&summary));
     out.notes(&summary.notes);
@@ -84,7 +88,9 @@ fn describe(s: &Summary) -> String {
         line(&format!("encoding {i}"), text);
     }
     line("coils", range(s.coils));
-    line("readouts", s.readouts.to_string());
+    if s.readouts > 0 {
+        line("readouts", s.readouts.to_string());
+    }
     let p = &s.purposes;
     for (name, n) in [
         ("imaging", p.imaging),
@@ -120,6 +126,15 @@ fn describe(s: &Summary) -> String {
     if !s.silent_coils.is_empty() {
         line("silent coils", list(&s.silent_coils));
     }
+    if s.waveforms > 0 {
+        line("waveforms", s.waveforms.to_string());
+    }
+    for series in &s.images {
+        line(&format!("images {}", series.name), describe_series(series));
+    }
+    for series in &s.arrays {
+        line(&format!("arrays {}", series.name), describe_series(series));
+    }
     if let Some(noise) = &s.noise {
         line("noise from", noise.from.clone());
     }
@@ -127,6 +142,17 @@ fn describe(s: &Summary) -> String {
         line("missing", s.missing.join(", "));
     }
     lines.join("\n")
+}
+
+fn describe_series(s: &SeriesSummary) -> String {
+    let mut text = format!("{} of {}, {}", s.count, by(&s.shape), s.values);
+    if let Some(kind) = s.image_type {
+        text.push_str(&format!(" (channel x z x y x x), {kind}"));
+    }
+    if s.with_attributes > 0 {
+        text.push_str(&format!(", {} with meta attributes", s.with_attributes));
+    }
+    text
 }
 
 fn list<T: std::fmt::Display>(values: &[T]) -> String {

@@ -59,3 +59,18 @@ impl Fault {
         }
     }
 }
+
+/// What to do about the system's refusal: a second line for a message, or nothing.
+pub fn advice(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "\n  nothing half-written was left behind\n  try:    free space there, or another folder"
+        }
+        ErrorKind::NotFound => "\n  try:    make the folder first, or check the name",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "\n  try:    another folder, or its permissions"
+        }
+        _ => "",
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::{Fault, FaultKind};
+use crate::data::{Fault, FaultKind, fault::advice};
 
 /// Errors of this room. Every message says what was asked, what was found, what is needed and what to try.
 #[derive(Debug, thiserror::Error)]
@@ -132,19 +132,6 @@ pub enum HandoffError {
     /// ISMRMRD file.
     #[error(transparent)]
     Ismrmrd(#[from] ismrmrd::Error),
-}
-
-fn advice(source: &std::io::Error) -> &'static str {
-    match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "\n  nothing half-written was left behind\n  try:    free space there, or another folder"
-        }
-        std::io::ErrorKind::NotFound => "\n  try:    make the folder first, or check the name",
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-            "\n  try:    another folder, or its permissions"
-        }
-        _ => "",
-    }
 }
 
 impl HandoffError {

@@ -52,7 +52,7 @@ fn image_type(quantity: Quantity) -> ImageType {
 ///
 /// # Errors
 /// Those of [`extract`]; [`HandoffError::Shape`] for an extent above 65535; [`HandoffError::Io`] when the library or
-/// the disk refuses: HDF5 tells no more than that a write failed, so that is what it is taken for.
+/// the disk refuses.
 pub(super) fn write(
     staging: &mut Staging,
     stacks: &[Stack<'_>],
@@ -120,13 +120,7 @@ fn writing(out: &Path, error: ismrmrd::Error) -> HandoffError {
     let source = match error {
         ismrmrd::Error::Io { source, .. } => source,
         ismrmrd::Error::Hdf5 { what, message } => {
-            let is_full = message.contains("No space left") || message.contains("errno = 28");
-            let kind = if is_full {
-                std::io::ErrorKind::StorageFull
-            } else {
-                std::io::ErrorKind::Other
-            };
-            std::io::Error::new(kind, format!("HDF5: {what}: {message}"))
+            std::io::Error::other(format!("HDF5: {what}: {message}"))
         }
         other => return HandoffError::Ismrmrd(other),
     };

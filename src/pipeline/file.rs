@@ -50,6 +50,23 @@ pub struct Finished {
 /// # Errors
 /// The first fault of any room.
 pub fn recon_file(job: &FileJob<'_>) -> Result<Finished, Fault> {
+    reconstruct(job).map_err(|fault| in_file(job.input, fault))
+}
+
+/// Puts the file's name in front of what rooms say that do not know it.
+fn in_file(path: &Path, mut fault: Fault) -> Fault {
+    let name = path.display().to_string();
+    let is_of_data = matches!(
+        fault.kind,
+        FaultKind::Input | FaultKind::Unsupported | FaultKind::Limit
+    );
+    if is_of_data && !fault.message.contains(&name) {
+        fault.message = format!("{name}: {}", fault.message);
+    }
+    fault
+}
+
+fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
     let clock = StageClock::new(&STAGES);
     let device = device(job);
     let (mut opened, input, ingest) = open(job, &clock)?;
@@ -159,6 +176,10 @@ impl Finished {
 /// # Errors
 /// The first fault of source, ingest or planning.
 pub fn plan_file(job: &FileJob<'_>) -> Result<(Vec<PatternReport>, Vec<Note>), Fault> {
+    plan(job).map_err(|fault| in_file(job.input, fault))
+}
+
+fn plan(job: &FileJob<'_>) -> Result<(Vec<PatternReport>, Vec<Note>), Fault> {
     let clock = StageClock::new(&STAGES);
     let device = device(job);
     let (mut opened, _, mut ingest) = open(job, &clock)?;
@@ -199,8 +220,17 @@ pub fn plan_file(job: &FileJob<'_>) -> Result<(Vec<PatternReport>, Vec<Note>), F
 fn open(job: &FileJob<'_>, clock: &StageClock) -> Result<(source::Opened, String, Ingest), Fault> {
     clock.time("open", || {
         let mut opened = border("source", || Ok(source::open(job.input, &job.options)?))?;
+        let mut params = job.protocol.file.ingest.clone();
         let noise = match &job.noise {
-            Some(path) => Some(noise_of(path, &mut opened.notes)?),
+            Some(path) => {
+                let (noise, ratio) =
+                    noise_of(path, &mut opened.notes).map_err(|fault| in_file(path, fault))?;
+                // The scan's own statement goes first, as it does for noise in the scan.
+                if bandwidth_ratio(&opened.header).is_none() {
+                    params.noise_bandwidth_ratio = params.noise_bandwidth_ratio.or(ratio);
+                }
+                Some(noise)
+            }
             None => None,
         };
         let file_name = job.input.file_name().map_or_else(
@@ -209,19 +239,22 @@ fn open(job: &FileJob<'_>, clock: &StageClock) -> Result<(source::Opened, String
         );
         let input = format!("{}: {file_name}", opened.kind.name());
         let ingest = border("ingest", || {
-            Ok(Ingest::plan(
-                &opened.header,
-                &job.protocol.file.ingest,
-                noise,
-            )?)
+            Ok(Ingest::plan(&opened.header, &params, noise)?)
         })?;
         check::scan_fits(job.protocol, ingest.scan())?;
         Ok((opened, input, ingest))
     })
 }
 
-/// Noise covariance of a separate file: of its noise readouts, or of all its readouts if none is flagged.
-fn noise_of(path: &Path, notes: &mut Vec<Note>) -> Result<NoiseCovariance, Fault> {
+/// `relativeReceiverNoiseBandwidth`, if the header states it.
+fn bandwidth_ratio(header: &ismrmrd::Header) -> Option<f64> {
+    let system = header.acquisition_system_information.as_ref()?;
+    system.relative_receiver_noise_bandwidth.map(f64::from)
+}
+
+/// Noise covariance of a separate file, and the receiver's bandwidth that its header states: of its noise readouts, or
+/// of all its readouts if none is flagged.
+fn noise_of(path: &Path, notes: &mut Vec<Note>) -> Result<(NoiseCovariance, Option<f64>), Fault> {
     let mut opened = border("source", || {
         Ok(source::open(path, &OpenOptions::default())?)
     })?;
@@ -254,7 +287,8 @@ fn noise_of(path: &Path, notes: &mut Vec<Note>) -> Result<NoiseCovariance, Fault
         ));
         flagged = all;
     }
-    Ok(flagged.finish().map_err(crate::ingest::IngestError::from)?)
+    let noise = flagged.finish().map_err(crate::ingest::IngestError::from)?;
+    Ok((noise, bandwidth_ratio(&opened.header)))
 }
 
 fn device(job: &FileJob<'_>) -> Device {

@@ -200,12 +200,7 @@ pub fn write(
 ) -> Result<(), SourceError> {
     use std::io::Write as _;
     let (hdr, cfl) = names(stem);
-    let folder = super::folder_of(stem);
-    let new = |target: &Path| {
-        tempfile::NamedTempFile::new_in(&folder)
-            .map_err(|e| SourceError::io("cannot write beside", target, e))
-    };
-    let mut data = std::io::BufWriter::with_capacity(1 << 20, new(&cfl)?);
+    let mut data = std::io::BufWriter::with_capacity(1 << 20, super::beside(&cfl)?);
     let mut count = 0usize;
     for sample in samples {
         let io = |e| SourceError::io("cannot write", &cfl, e);
@@ -226,7 +221,7 @@ pub fn write(
     let data = data
         .into_inner()
         .map_err(|e| SourceError::io("cannot write", &cfl, e.into_error()))?;
-    let mut text = new(&hdr)?;
+    let mut text = super::beside(&hdr)?;
     let mut dims = extents.to_vec();
     dims.resize(16, 1);
     let list: Vec<String> = dims.iter().map(usize::to_string).collect();
@@ -236,6 +231,7 @@ pub fn write(
         list.join(" "),
         env!("CARGO_PKG_VERSION")
     )
+    .and_then(|()| text.as_file().sync_all())
     .map_err(|e| SourceError::io("cannot write", &hdr, e))?;
     super::persist(data, &cfl)?;
     super::persist(text, &hdr)

@@ -1,4 +1,5 @@
-//! Writers of `cauda convert`: a readable scan into another format.
+//! Writers of `cauda convert`: a readable scan into another format. `.h5` and streams carry waveforms, images and arrays
+//! along; a file of images alone is converted too.
 //!
 //! `.cfl` gets gridded k-space in BART's dimensions: image lines placed by counter about the header's centre, repeated
 //! lines averaged, unmeasured ones zero. Noise, calibration-only and other lines have no place in an array and are left
@@ -33,6 +34,8 @@ pub struct Converted {
     pub readouts: u64,
     /// Readouts in the output.
     pub written: u64,
+    /// Waveforms, images and arrays in the output.
+    pub beside: u64,
     /// What has to be said: marks of the reader and of the writer.
     pub notes: Vec<Note>,
 }
@@ -52,10 +55,25 @@ pub fn convert(
         .extension()
         .map(|e| e.to_string_lossy().to_ascii_lowercase())
         .unwrap_or_default();
-    let mut opened = super::open(input, &options.open)?;
+    let open = OpenOptions {
+        images: true,
+        ..options.open.clone()
+    };
+    let mut opened = super::open(input, &open)?;
+    let mut beside = 0;
+    opened.for_each_beside(&mut |_| {
+        beside += 1;
+        ControlFlow::Continue(())
+    })?;
     let (format, written, notes) = match ending.as_str() {
         "cfl" | "hdr" => {
-            let (written, notes) = to_cfl(&mut opened, output)?;
+            let (written, mut notes) = to_cfl(&mut opened, output)?;
+            if std::mem::take(&mut beside) > 0 {
+                notes.push(Note::new(
+                    "items_left_out",
+                    "waveforms, images and arrays beside the readouts have no place in an array of k-space and are left out",
+                ));
+            }
             ("BART cfl/hdr", written, notes)
         }
         "h5" | "hdf5" => {
@@ -87,6 +105,7 @@ pub fn convert(
         format,
         readouts: opened.count(),
         written,
+        beside,
         notes: all,
     })
 }
@@ -142,6 +161,14 @@ impl Target {
 
 fn to_cfl(opened: &mut Opened, output: &Path) -> Result<(u64, Vec<Note>), SourceError> {
     let path = opened.path.clone();
+    if opened.count() == 0 {
+        return Err(SourceError::unsupported(
+            &path,
+            "images or arrays without readouts",
+            "readouts: a .cfl of `convert` is a grid of k-space",
+            "convert to .h5 or .mrd, which hold images",
+        ));
+    }
     let Some(encoding) = opened.header.encoding.first().cloned() else {
         return Err(SourceError::malformed(
             &path,

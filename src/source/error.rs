@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::{Fault, FaultKind};
+use crate::data::{Fault, FaultKind, fault::advice};
 
 /// Errors of this room. Every message names the file, the place, what was found, what was needed, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
     /// The operating system refused.
-    #[error("{}: {what}: {source}", path.display())]
+    #[error("{}: {what}: {source}{}", path.display(), advice(.source))]
     Io {
         /// What was being done.
         what: &'static str,
@@ -45,7 +45,11 @@ pub enum SourceError {
         hint: String,
     },
     /// A declared size is above the limit that was set.
-    #[error("{}: {what}: {declared} declared, limit {limit}", path.display())]
+    #[error(
+        "{}: {what}\n  found:  {declared} declared\n  needed: at most {limit}\n  try:    damaged files declare such \
+         sizes: copy or convert the file again",
+        path.display()
+    )]
     TooLarge {
         /// File.
         path: PathBuf,
@@ -68,14 +72,6 @@ pub enum SourceError {
         /// What to do.
         hint: String,
     },
-    /// The ISMRMRD package refused.
-    #[error("{}: {source}", path.display())]
-    Ismrmrd {
-        /// File.
-        path: PathBuf,
-        /// Its error.
-        source: ismrmrd::Error,
-    },
 }
 
 impl SourceError {
@@ -87,10 +83,57 @@ impl SourceError {
         }
     }
 
+    /// An error of the package `ismrmrd`, which does not know what the user could do.
     pub(crate) fn ismrmrd(path: &Path, source: ismrmrd::Error) -> Self {
-        Self::Ismrmrd {
-            path: path.to_path_buf(),
-            source,
+        use ismrmrd::Error as E;
+        // The file's name stands in front of every message of this room.
+        let file = path.display().to_string();
+        let within = |place: String| match place.strip_prefix(&file) {
+            Some("") => "the file".to_owned(),
+            Some(rest) => rest.trim_start_matches([':', ' ']).to_owned(),
+            None => place,
+        };
+        let again =
+            "copy or convert the file again; if it stays so, the program that wrote it is at fault";
+        match source {
+            E::Io { what, source, .. } => {
+                let what = match what {
+                    "open" => "cannot open",
+                    "write" => "cannot write",
+                    _ => "cannot read",
+                };
+                Self::io(what, path, source)
+            }
+            E::Malformed {
+                place,
+                found,
+                needed,
+            } => Self::malformed(path, within(place), found, needed, again),
+            E::TooLarge {
+                what,
+                declared,
+                limit,
+            } => Self::TooLarge {
+                path: path.to_path_buf(),
+                what,
+                declared,
+                limit,
+            },
+            E::Missing { what, found, .. } => Self::malformed(
+                path,
+                "the file",
+                found,
+                what,
+                "name another group with --group, or convert the scan again",
+            ),
+            E::Hdf5 { what, message } => Self::malformed(
+                path,
+                within(what),
+                format!("what the HDF5 library refuses: {message}"),
+                "an intact file",
+                again,
+            ),
+            other => Self::malformed(path, "the file", other.to_string(), "an intact file", again),
         }
     }
 
@@ -132,11 +175,6 @@ impl SourceError {
             Self::Malformed { .. } => FaultKind::Input,
             Self::TooLarge { .. } => FaultKind::Limit,
             Self::Option { .. } => FaultKind::Protocol,
-            Self::Ismrmrd { source, .. } => match source {
-                ismrmrd::Error::Io { .. } => FaultKind::Io,
-                ismrmrd::Error::TooLarge { .. } => FaultKind::Limit,
-                _ => FaultKind::Input,
-            },
         }
     }
 }

@@ -35,7 +35,10 @@ pub(crate) fn kind(path: &Path, limits: ismrmrd::Limits) -> Result<Kind, SourceE
             .any(|g| g.has_header && g.acquisitions.is_some())
         {
             Kind::Ismrmrd
-        } else if groups.iter().any(|g| !g.images.is_empty()) {
+        } else if groups
+            .iter()
+            .any(|g| !g.images.is_empty() || (g.has_header && !g.arrays.is_empty()))
+        {
             Kind::IsmrmrdImages
         } else {
             Kind::OtherHdf5
@@ -62,9 +65,9 @@ pub(crate) fn refuse(path: &Path) -> SourceError {
     if has_images {
         SourceError::unsupported(
             path,
-            format!("ISMRMRD images without readouts; inside: {inside}"),
+            format!("ISMRMRD images or arrays without readouts; inside: {inside}"),
             "a group with xml and data (acquisitions)",
-            "name the raw data; images are compared with `cauda compare`",
+            "name the raw data of the scan; `cauda inspect`, `compare` and `convert` take images",
         )
     } else {
         SourceError::unsupported(

@@ -17,7 +17,7 @@ use super::{SourceError, bart, bruker, npy, twix};
 pub enum Kind {
     /// ISMRMRD HDF5 with acquisitions.
     Ismrmrd,
-    /// ISMRMRD HDF5 with images only.
+    /// ISMRMRD HDF5 with images or arrays and no acquisitions.
     IsmrmrdImages,
     /// fastMRI HDF5.
     FastMri,

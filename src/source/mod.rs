@@ -1,6 +1,7 @@
 //! A file of any supported kind in, an ISMRMRD header and readouts out.
 //!
-//! `path` -> [`open`] -> [`Opened`]: header, marks, and batches of borrowed readouts. The kind is found from the content
+//! `path` -> [`open`] -> [`Opened`]: header, marks, batches of borrowed readouts, and what else is there
+//! ([`Beside`]: waveforms, images, arrays, for `inspect` and `convert`). The kind is found from the content
 //! ([`detect`]). Readers neither whiten nor sort nor drop: what was measured comes out bit by bit, in file order, with
 //! ISMRMRD's flags and counters; what a format leaves open is filled with nominal values and a mark says so. Writers for
 //! `cauda convert` live here too ([`convert`]).
@@ -10,7 +11,7 @@
 //! | ISMRMRD HDF5, MRD v1/v2 streams | package `ismrmrd` | any group name |
 //! | fastMRI | [`fastmri`](self) | zero lines are not emitted |
 //! | Siemens twix VB, VD/VE | `twix` | several measurements; noise of an earlier one comes first |
-//! | Bruker ParaVision | `bruker` | Cartesian, RARE |
+//! | Bruker ParaVision | `bruker` | Cartesian, RARE; lines turned by the planned offset along phase |
 //! | BART, NumPy, MATLAB | `grid` | nominal geometry |
 
 mod bart;
@@ -33,13 +34,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ismrmrd::acquisition::AcquisitionRef;
-use ismrmrd::{Acquisition, Header, Limits};
+use ismrmrd::{Acquisition, Header, Image, Limits, NdArray, Waveform};
 
 pub use bart::write as write_cfl;
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::SourceError;
 pub use kind::{Kind, SUPPORTED, detect};
-pub use summary::{Range, Summary};
+pub use summary::{Range, SeriesSummary, Summary};
 
 use crate::data::Note;
 use grid::Axis;
@@ -58,7 +59,24 @@ pub struct OpenOptions {
     pub axes: Option<String>,
     /// Read the whole readouts of a twix file that was cut short, instead of refusing it.
     pub allow_truncated: bool,
+    /// Open files that hold images, arrays or waveforms and no readouts too. Such a file has nothing to reconstruct,
+    /// but it can be described and converted.
+    pub images: bool,
 }
+
+/// What a file holds beside readouts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Beside {
+    /// A physiological or other waveform.
+    Waveform(Waveform),
+    /// An image and the series it belongs to.
+    Image(String, Box<Image>),
+    /// An array and its name.
+    Array(String, NdArray),
+}
+
+/// Callback for [`Opened::for_each_beside`].
+pub type VisitBeside<'a> = dyn FnMut(Beside) -> ControlFlow<()> + 'a;
 
 /// Callback for batches of readouts; [`ControlFlow::Break`] stops early.
 pub type Visit<'a> = dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()> + 'a;
@@ -69,6 +87,10 @@ pub(crate) trait Readouts: Send {
     fn count(&self) -> u64;
     /// Visits all, in file order.
     fn for_each_batch(&mut self, visit: &mut Visit<'_>) -> Result<(), SourceError>;
+    /// Visits what else there is.
+    fn for_each_beside(&mut self, _visit: &mut VisitBeside<'_>) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 /// Where the noise readouts come from, when there are any.
@@ -143,6 +165,14 @@ impl Opened {
         self.readouts.for_each_batch(visit)
     }
 
+    /// Visits waveforms, images and arrays, one at a time.
+    ///
+    /// # Errors
+    /// The item that is damaged, by place.
+    pub fn for_each_beside(&mut self, visit: &mut VisitBeside<'_>) -> Result<(), SourceError> {
+        self.readouts.for_each_beside(visit)
+    }
+
     /// Passes over all readouts and says what the file holds, with the header doctor's marks.
     ///
     /// # Errors
@@ -153,6 +183,10 @@ impl Opened {
             for readout in batch {
                 summary.add(readout);
             }
+            ControlFlow::Continue(())
+        })?;
+        self.readouts.for_each_beside(&mut |item| {
+            summary.add_beside(&item);
             ControlFlow::Continue(())
         })?;
         summary.finish(&self.header);
@@ -168,6 +202,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, SourceError> {
     let kind = detect(path)?;
     let parts = match kind {
         Kind::Ismrmrd => mrd::open_file(path, options)?,
+        Kind::IsmrmrdImages if options.images => mrd::open_file(path, options)?,
         Kind::MrdV1Stream | Kind::MrdV2Stream => mrd::open_stream(path, options)?,
         Kind::FastMri => fastmri::open(path, options)?,
         Kind::Bart => bart::open(path, options)?,
@@ -249,6 +284,20 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
         Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A temporary file beside its target, as readable as any new file; the library's default is the owner alone.
+pub(crate) fn beside(target: &Path) -> Result<tempfile::NamedTempFile, SourceError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".cauda-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder
+        .tempfile_in(folder_of(target))
+        .map_err(|e| SourceError::io("cannot write beside", target, e))
 }
 
 /// Gives a finished temporary file its name.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::header::Trajectory;
-use ismrmrd::{AcquisitionFlag as Flag, Header};
+use ismrmrd::{AcquisitionFlag as Flag, Header, Pixels};
 
-use super::{Kind, NoiseSource, Opened, doctor};
+use super::{Beside, Kind, NoiseSource, Opened, doctor};
 use crate::data::Note;
 
 /// Lowest and highest value seen.
@@ -83,6 +83,66 @@ pub struct EncodingSummary {
     pub echo_train_length: Option<i64>,
 }
 
+/// A series of images or arrays of one size and type.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SeriesSummary {
+    /// Name in a file; of a stream, `image_` and the series' number.
+    pub name: String,
+    /// How many.
+    pub count: u64,
+    /// Of each: images `[channel, z, y, x]`.
+    pub shape: Vec<usize>,
+    /// Type of the values: `f32`, `c32`, ...
+    pub values: &'static str,
+    /// `magnitude`, `phase`, ...; of arrays nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_type: Option<&'static str>,
+    /// How many carry meta attributes.
+    pub with_attributes: u64,
+}
+
+impl SeriesSummary {
+    fn count(list: &mut Vec<Self>, one: Self) {
+        let same = list.iter_mut().find(|s| {
+            s.name == one.name
+                && s.shape == one.shape
+                && s.values == one.values
+                && s.image_type == one.image_type
+        });
+        match same {
+            Some(s) => {
+                s.count += one.count;
+                s.with_attributes += one.with_attributes;
+            }
+            None => list.push(one),
+        }
+    }
+}
+
+fn value_word(pixels: &Pixels) -> &'static str {
+    match pixels {
+        Pixels::U16(_) => "u16",
+        Pixels::I16(_) => "i16",
+        Pixels::U32(_) => "u32",
+        Pixels::I32(_) => "i32",
+        Pixels::F32(_) => "f32",
+        Pixels::F64(_) => "f64",
+        Pixels::C32(_) => "c32",
+        Pixels::C64(_) => "c64",
+    }
+}
+
+fn image_type_word(image_type: u16) -> &'static str {
+    match image_type {
+        1 => "magnitude",
+        2 => "phase",
+        3 => "real",
+        4 => "imaginary",
+        5 => "complex",
+        _ => "unstated type",
+    }
+}
+
 /// What a file holds.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Summary {
@@ -142,6 +202,12 @@ pub struct Summary {
     pub not_finite: u64,
     /// Coils without any signal.
     pub silent_coils: Vec<usize>,
+    /// Waveforms beside the readouts.
+    pub waveforms: u64,
+    /// Images beside the readouts, or instead of them.
+    pub images: Vec<SeriesSummary>,
+    /// Arrays beside the readouts, or instead of them.
+    pub arrays: Vec<SeriesSummary>,
     /// Where noise readouts come from.
     pub noise: Option<NoiseSource>,
     /// What a complete scan would have and this one has not.
@@ -265,6 +331,9 @@ impl Summary {
             with_trajectory: 0,
             not_finite: 0,
             silent_coils: Vec::new(),
+            waveforms: 0,
+            images: Vec::new(),
+            arrays: Vec::new(),
             noise: opened.noise.clone(),
             missing: Vec::new(),
             notes: opened.notes.clone(),
@@ -378,7 +447,42 @@ impl Summary {
         tally.bad_directions += u64::from(!doctor::is_orthonormal(head));
     }
 
+    pub(super) fn add_beside(&mut self, item: &Beside) {
+        match item {
+            Beside::Waveform(_) => self.waveforms += 1,
+            Beside::Image(name, image) => {
+                let [x, y, z] = image.head.matrix_size.map(usize::from);
+                SeriesSummary::count(
+                    &mut self.images,
+                    SeriesSummary {
+                        name: name.clone(),
+                        count: 1,
+                        shape: vec![usize::from(image.head.channels), z, y, x],
+                        values: value_word(&image.pixels),
+                        image_type: Some(image_type_word(image.head.image_type)),
+                        with_attributes: u64::from(!image.attributes.is_empty()),
+                    },
+                );
+            }
+            Beside::Array(name, array) => SeriesSummary::count(
+                &mut self.arrays,
+                SeriesSummary {
+                    name: name.clone(),
+                    count: 1,
+                    shape: array.shape.clone(),
+                    values: value_word(&array.values),
+                    image_type: None,
+                    with_attributes: 0,
+                },
+            ),
+        }
+    }
+
     pub(super) fn finish(&mut self, header: &Header) {
+        if self.readouts == 0 {
+            // Images: what a scan would have is not missing here.
+            return;
+        }
         self.distinct_lines = self.tally.lines.len() as u64;
         self.silent_coils = (0..self.tally.energy.len())
             .filter(|&c| self.tally.energy[c] == 0.0)

@@ -2,12 +2,18 @@
 //!
 //! Good seeds: the files under `tests/data/source` and `tests/hostile/source`.
 #![no_main]
+#![allow(dead_code, unused_imports, unreachable_pub)]
+
+#[path = "../../../src/data/mod.rs"]
+mod data;
+#[path = "../../../src/source/mod.rs"]
+mod source;
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
 
-use cauda::source::{OpenOptions, open};
 use libfuzzer_sys::fuzz_target;
+use source::{OpenOptions, open};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
