@@ -21,6 +21,9 @@ pub(super) struct Table {
     inflated: Option<Vec<u8>>,
 }
 
+/// Why a data set with holes is not plain bytes.
+pub(super) const NEVER_WRITTEN: &str = "chunks that were never written";
+
 /// Elements of a compressed data set that are held in memory, in bytes (2.8 million acquisitions).
 const MAX_INFLATED: usize = 1 << 30;
 
@@ -116,7 +119,7 @@ impl Table {
                     });
                 }
                 if chunks.contains(&u64::MAX) {
-                    return Ok(Err("chunks that were never written".into()));
+                    return Ok(Err(NEVER_WRITTEN.into()));
                 }
                 Ok(Ok(Table {
                     chunks,

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
 use hdf5::Dataset;
-use hdf5::types::H5Type;
+use hdf5::types::{H5Type, TypeDescriptor};
 use memmap2::UncheckedAdvice;
 
 use super::super::heap::{Heap, Pointer};
 use super::super::layout::{RawAcquisition, RawWaveform};
-use super::super::table::{Table, members};
-use super::{File, hdf5_error, slice};
+use super::super::table::{NEVER_WRITTEN, Table, members};
+use super::{File, dtype_of, hdf5_error, slice};
 use crate::acquisition::{ACQUISITION_HEADER_BYTES, AcquisitionHeader, AcquisitionRef};
 use crate::waveform::{WAVEFORM_HEADER_BYTES, Waveform, WaveformHeader};
 use crate::{Complex32, Error, Limits};
@@ -191,6 +191,43 @@ impl File {
         Ok(())
     }
 
+    /// The library takes memory for as many values as a pointer declares before it looks for them; so no pointer may
+    /// declare more than the file could hold.
+    fn check_lengths(&self, ds: &Dataset, place: &str) -> Result<(), Error> {
+        let table = match self.table(ds)? {
+            Ok(table) => table,
+            Err(reason) if reason == NEVER_WRITTEN => {
+                let needed = "all of them: was writing stopped?";
+                return Err(self.malformed(place.into(), reason, needed));
+            }
+            Err(_) => return Ok(()),
+        };
+        let Some(TypeDescriptor::Compound(found)) = dtype_of(ds) else {
+            return Ok(());
+        };
+        let bytes = self.bytes();
+        for field in &found.fields {
+            let TypeDescriptor::VarLenArray(base) = &field.ty else {
+                continue;
+            };
+            let each = base.size() as u64;
+            for i in 0..table.len {
+                let element = table.element(i, bytes);
+                let declared = element
+                    .and_then(|e| Pointer::read(e, field.offset))
+                    .map_or(0, |p| u64::from(p.len));
+                if declared.saturating_mul(each) > self.file_len {
+                    return Err(self.malformed(
+                        format!("{place}[{i}].{}", field.name),
+                        format!("{declared} values of {each} bytes declared"),
+                        format!("no more than the file's {} bytes hold", self.file_len),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives visited pages back, when they lie close together (they do in files written in order).
     fn release(&self, touched: &Touched) {
         let Some(map) = &self.map else { return };
@@ -216,6 +253,7 @@ impl File {
     ) -> Result<(), Error> {
         let len = ds.shape().first().copied().unwrap_or(0);
         self.check_stored(ds, len, place)?;
+        self.check_lengths(ds, place)?;
         let mut first = 0;
         let mut step = 1;
         while first < len {
@@ -298,6 +336,7 @@ impl File {
             Err(_) => {
                 let len = ds.shape().first().copied().unwrap_or(0);
                 self.check_stored(&ds, len, &place)?;
+                self.check_lengths(&ds, &place)?;
                 for first in (0..len).step_by(256) {
                     let raw = slice::<RawWaveform>(&ds, first..len.min(first + 256))
                         .map_err(hdf5_error(&*place))?;
