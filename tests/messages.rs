@@ -75,6 +75,10 @@ fn recon_errors() {
     check("recon_wrong_ending", "recon scan.h5 -o out.jpg");
     check("recon_no_folder", "recon scan.h5 -o nowhere/out.npy");
     check(
+        "recon_no_place_for_maps",
+        "recon scan.h5 -o series/ --set handoff.quantities=[\"csm\"]",
+    );
+    check(
         "simulate_unknown_preset",
         "simulate out.h5 --preset nothing",
     );

@@ -11,7 +11,7 @@ use crate::data::{Fault, FaultKind, ReconImage};
 use crate::metrics::{Comparison, Pair, compare};
 use crate::pipeline::{FileJob, recon_file};
 use crate::protocol::Registry;
-use crate::source::OpenOptions;
+use crate::source::{self, OpenOptions};
 
 /// Arguments of `cauda demo`.
 #[derive(Debug, clap::Args)]
@@ -85,14 +85,10 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
 
 /// Puts the scan beside the results, so that it can be reconstructed by hand too.
 fn place(path: &Path) -> Result<(), Fault> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file =
-        tempfile::NamedTempFile::new_in(dir).map_err(|e| io("cannot write into", dir, &e))?;
+    let mut file = source::beside(path)?;
     file.write_all(SCAN)
         .map_err(|e| io("cannot write", path, &e))?;
-    file.persist(path)
-        .map_err(|e| io("cannot write", path, &e.error))?;
-    Ok(())
+    Ok(source::persist(file, path)?)
 }
 
 fn io(what: &str, path: &Path, e: &std::io::Error) -> Fault {

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 
 use super::{Outcome, interrupt, output::Output, output::table};
 use crate::data::{Fault, FaultKind};
-use crate::handoff::Delivered;
+use crate::handoff::{Delivered, Format, HandoffParams};
 use crate::pipeline::{FileJob, Report, Watch, recon_file};
 use crate::protocol::{Protocol, Registry};
 use crate::source::OpenOptions;
@@ -104,7 +104,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     let mut protocol = args.scan.protocol(&args.protocol)?;
     protocol.file.handoff.overwrite |= args.force;
     for path in &args.outs {
-        writable(path, protocol.file.handoff.overwrite)?;
+        writable(path, &protocol.file.handoff)?;
     }
 
     let bar = Bar::new(out, "readouts");
@@ -133,9 +133,12 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
 }
 
 /// Refuses before the work what could not be delivered after it.
-fn writable(path: &std::path::Path, overwrite: bool) -> Result<(), Fault> {
-    crate::handoff::Format::of(path)?;
-    if !overwrite && path.is_file() {
+fn writable(path: &std::path::Path, params: &HandoffParams) -> Result<(), Fault> {
+    let format = Format::of(path)?;
+    for quantity in &params.quantities {
+        format.holds(*quantity)?;
+    }
+    if !params.overwrite && path.is_file() {
         return Err(Fault::new(
             FaultKind::Protocol,
             "cli",

@@ -119,6 +119,28 @@ impl Format {
             Ok(Self::DicomFolder)
         }
     }
+
+    /// Whether the format has a place for the quantity: asked before a reconstruction, not after it.
+    ///
+    /// # Errors
+    /// [`HandoffError::UnsupportedQuantity`] names what has.
+    pub fn holds(self, quantity: Quantity) -> Result<(), HandoffError> {
+        let refused = match self {
+            Self::Dicom | Self::DicomFolder if quantity.is_complex() => "DICOM",
+            Self::Png if quantity.is_complex() => "PNG",
+            Self::Nifti | Self::NiftiGz if quantity == Quantity::Csm => "NIfTI",
+            _ => return Ok(()),
+        };
+        Err(HandoffError::UnsupportedQuantity {
+            quantity: quantity.name(),
+            format: refused,
+            alternatives: if quantity == Quantity::Csm {
+                ".h5, .npy or .cfl for sensitivity maps"
+            } else {
+                "real and imag (or magnitude and phase) as two series; .h5, .npy, .cfl hold complex voxels"
+            },
+        })
+    }
 }
 
 /// Writes `images` to `out` in the format that its ending asks for.
@@ -134,6 +156,9 @@ pub fn write(
 ) -> Result<Delivered, HandoffError> {
     params.check()?;
     let format = Format::of(out)?;
+    for &quantity in &params.quantities {
+        format.holds(quantity)?;
+    }
     let mut notes = Vec::new();
     let stacks = stack::stacks(images, &mut notes)?;
     let mut staging = match format {
@@ -194,17 +219,6 @@ fn file(path: PathBuf, format: &'static str, quantity: Quantity, n_slices: usize
     }
 }
 
-fn refuse_csm(quantity: Quantity, format: &'static str) -> Result<(), HandoffError> {
-    if quantity == Quantity::Csm {
-        return Err(HandoffError::UnsupportedQuantity {
-            quantity: quantity.name(),
-            format,
-            alternatives: ".h5, .npy or .cfl for sensitivity maps",
-        });
-    }
-    Ok(())
-}
-
 fn write_nifti(
     staging: &mut Staging,
     stacks: &[Stack<'_>],
@@ -214,7 +228,6 @@ fn write_nifti(
     params: &HandoffParams,
 ) -> Result<(), HandoffError> {
     for &quantity in &params.quantities {
-        refuse_csm(quantity, "NIfTI")?;
         for stack in stacks {
             // An irregular stack falls apart into its slices, each a volume of its own.
             let parts: Vec<(Stack<'_>, Geometry)> = match stack.block {
@@ -295,13 +308,6 @@ fn write_png(
     notes: &mut Vec<Note>,
 ) -> Result<(), HandoffError> {
     for &quantity in &params.quantities {
-        if quantity.is_complex() {
-            return Err(HandoffError::UnsupportedQuantity {
-                quantity: quantity.name(),
-                format: "PNG",
-                alternatives: "magnitude and phase as two sheets; .h5, .npy, .cfl hold complex voxels",
-            });
-        }
         for stack in stacks {
             let sheet = png::sheet(
                 stack,

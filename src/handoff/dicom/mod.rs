@@ -101,13 +101,6 @@ pub(super) fn write(
     check_sizes(&items, is_enhanced)?;
     let class = if is_enhanced { "enhanced" } else { "classic" };
     for (i, &quantity) in params.quantities.iter().enumerate() {
-        if quantity.is_complex() {
-            return Err(HandoffError::UnsupportedQuantity {
-                quantity: quantity.name(),
-                format: "DICOM",
-                alternatives: "real and imag (or magnitude and phase) as two series; .h5, .npy, .cfl hold complex voxels",
-            });
-        }
         let (scaling, window) = survey(&items, quantity, params.window_percentiles)?;
         let series = Series {
             scan,
