@@ -24,7 +24,7 @@ use cauda::num::fft::{Direction, fft2};
 
 use cauda::recon::csm::{CsmParams, maps};
 use cauda::recon::grappa::Apply;
-use cauda::recon::sense::{Sense, SenseParams};
+use cauda::recon::sense::{Lambda, Sense, SenseParams};
 use cauda::recon::{Method, Recon, ReconParams};
 use cauda::source::OpenOptions;
 
@@ -315,7 +315,7 @@ fn sense(job: &Job) {
     let defaults = SenseParams::default();
     let number = |key: &str, or: f64| job.options.get(key).map_or(or, |v| v.parse().unwrap());
     let params = SenseParams {
-        lambda: job.options["lambda"].parse::<f32>().unwrap() / sampled,
+        lambda: Lambda::Fixed(job.options["lambda"].parse::<f32>().unwrap() / sampled),
         noise_map: job.options.contains_key("noise"),
         tolerance: number("tolerance", defaults.tolerance),
         max_iterations: number("iterations", defaults.max_iterations as f64) as usize,

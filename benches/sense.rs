@@ -4,7 +4,7 @@ use cauda::data::{Complex32, KSpace, Line, Shape};
 use cauda::num::fft::{Direction, fft2};
 use cauda::num::rng::Rng;
 use cauda::recon::csm::{CsmParams, maps};
-use cauda::recon::sense::{Sense, SenseParams};
+use cauda::recon::sense::{Lambda, Sense, SenseParams};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const N: usize = 320;
@@ -91,9 +91,13 @@ fn sense(c: &mut Criterion) {
     let Ok(csm) = maps(&calibration, [1, N, N], &CsmParams::default()) else {
         return;
     };
+    let loud = SenseParams {
+        lambda: Lambda::Fixed(3e-2),
+        ..SenseParams::default()
+    };
     let quiet = SenseParams {
         noise_map: false,
-        ..SenseParams::default()
+        ..loud.clone()
     };
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let masks: [(&str, &dyn Fn(usize) -> bool); 3] = [
@@ -103,7 +107,7 @@ fn sense(c: &mut Criterion) {
     ];
     for (name, mask) in masks {
         let scan = scan(mask);
-        for (kind, params) in [("image", &quiet), ("noise", &SenseParams::default())] {
+        for (kind, params) in [("image", &quiet), ("noise", &loud)] {
             let Ok(plan) = Sense::plan(&scan, params) else {
                 continue;
             };

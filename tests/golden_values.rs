@@ -12,7 +12,7 @@ use cauda::data::{
 use cauda::device::Device;
 use cauda::recon::csm::{CsmMethod, CsmParams, maps};
 use cauda::recon::partial_fourier::PartialFourierMethod;
-use cauda::recon::sense::{Sense, SenseParams, SenseSolver};
+use cauda::recon::sense::{Lambda, Sense, SenseParams, SenseSolver};
 use cauda::recon::{Method, Recon, ReconParams};
 
 fn distance(found: &[Complex32], golden: &[Complex32]) -> f64 {
@@ -339,7 +339,7 @@ fn sense_finds_the_solution_of_double_precision_and_of_bart() {
         for solver in [SenseSolver::Auto, SenseSolver::Cg] {
             let params = SenseParams {
                 solver,
-                lambda: (golden.number(&format!("lambda_{name}")) / sampled) as f32,
+                lambda: Lambda::Fixed((golden.number(&format!("lambda_{name}")) / sampled) as f32),
                 max_iterations: 500,
                 tolerance: 1e-7,
                 noise_map: false,
@@ -360,7 +360,7 @@ fn sense_finds_the_solution_of_double_precision_and_of_bart() {
     let (_, barts) = golden.complex("bart_acs_r2");
     let k = masked(coils, ny, nx, &full, &mask);
     let params = SenseParams {
-        lambda: 0.0,
+        lambda: Lambda::Fixed(0.0),
         max_iterations: 500,
         tolerance: 1e-8,
         noise_map: false,
@@ -386,7 +386,7 @@ fn noise_and_gfactor_are_the_closed_form() {
     let check = |name: &str, lines: &[bool], tolerance: f64| {
         let k = kspace(coils, ny, nx, &zeros, lines);
         let params = SenseParams {
-            lambda: 0.0,
+            lambda: Lambda::Fixed(0.0),
             max_iterations: 300,
             tolerance: 1e-6,
             noise_map: true,

@@ -27,6 +27,7 @@ pub mod sense;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tikhonov;
 
 pub use error::ReconError;
 pub use params::{Method, OutputParams, ReconParams};

@@ -13,7 +13,8 @@ use super::grappa::calibrate::{Weights, calibrate};
 use super::grappa::{Apply, fill, fold, unmix};
 use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
-use super::sense::{Sense, SenseParams};
+use super::sense::{Lambda, Sense, SenseParams};
+use super::tikhonov::Wiener;
 use super::{Recon, auto, csm, interpolate};
 use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
@@ -291,11 +292,20 @@ impl Recon {
             )?)
         };
         let sense = replanned.as_ref().unwrap_or(sense);
-        let image = sense.run(&frame.kspace, &csm)?;
+        let (lambda, chosen) = match self.params.sense.lambda {
+            Lambda::Fixed(lambda) => (lambda, format!("lambda {lambda:e}, asked for")),
+            Lambda::Auto => {
+                let acs = self.acs(calibration, Some(self.params.combine.centre));
+                let low = LowRes::from_acs(&acs, self.params.combine.centre);
+                let wiener = Wiener::of(frame, &self.sampling, &low);
+                (wiener.lambda, wiener.describe())
+            }
+        };
+        let image = sense.run_with(&frame.kspace, &csm, lambda)?;
         log.step(
             "recon/sense",
             format!(
-                "{}; {} iterations, residual {:.1e}; {}",
+                "{}; {chosen}; {} iterations, residual {:.1e}; {}",
                 sense.recipe().reason,
                 image.iterations,
                 image.residual,

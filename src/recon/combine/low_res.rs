@@ -72,6 +72,28 @@ impl LowRes {
         upsample(&self.spectra, self.support, grid)
     }
 
+    /// Share of the voxels that the object fills, as if its magnitude were even: `(sum m)² / (n sum m²)`.
+    pub(crate) fn object_share(&self) -> f64 {
+        let images = self.images(self.support);
+        let n = images.len() / self.n_coils.max(1);
+        let (mut sum, mut power) = (0.0f64, 0.0f64);
+        for i in 0..n {
+            let p: f64 = images
+                .iter()
+                .skip(i)
+                .step_by(n)
+                .map(|v| f64::from(v.norm_sqr()))
+                .sum();
+            sum += p.sqrt();
+            power += p;
+        }
+        if power > 0.0 {
+            sum * sum / (n as f64 * power)
+        } else {
+            1.0
+        }
+    }
+
     /// Combination weights on a grid, `[coil, z, y, x]`: the image is `sum_c w_c m_c`; their squares sum to 1.
     pub(crate) fn weights(&self, grid: [usize; 3]) -> Vec<Complex32> {
         let mut maps = self.images(grid);

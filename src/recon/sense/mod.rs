@@ -48,16 +48,84 @@ pub enum SenseSolver {
     Cg,
 }
 
+/// A Tikhonov weight: `"auto"`, or a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
+#[schemars(transform = number_or_auto)]
+pub enum Lambda {
+    /// Found from each frame: noise over the energy that unfolding has to find.
+    #[default]
+    #[serde(serialize_with = "write_auto")]
+    Auto,
+    /// As given.
+    Fixed(f32),
+}
+
+fn write_auto<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str("auto")
+}
+
+fn number_or_auto(schema: &mut schemars::Schema) {
+    schema.remove("anyOf");
+    schema.insert("type".into(), "\"auto\" or a number".into());
+}
+
+impl From<f32> for Lambda {
+    fn from(value: f32) -> Self {
+        Self::Fixed(value)
+    }
+}
+
+impl std::fmt::Display for Lambda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(value) => write!(f, "{value:e}"),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Lambda {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Lambda;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"auto\" or a number, 0 or more")
+            }
+            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Lambda, E> {
+                if v == "auto" {
+                    Ok(Lambda::Auto)
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(v), &self))
+                }
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+        }
+        from.deserialize_any(Words)
+    }
+}
+
 /// Parameters of SENSE.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SenseParams {
     /// Which solver.
     pub solver: SenseSolver,
-    /// Tikhonov weight, relative to the mean diagonal of the normal operator (the sampled fraction of k-space, each
-    /// line counted with its averages, for maps of unit norm). Values below `1e-6` act as `1e-6`, which only keeps
-    /// voxels without sensitivity solvable.
-    pub lambda: f32,
+    /// Tikhonov weight: `"auto"`, or a number relative to the mean diagonal of the normal operator (the sampled
+    /// fraction of k-space, each line counted with its averages, for maps of unit norm). `"auto"` takes, for every
+    /// frame, the noise over the signal energy of the lines outside the calibration block, per voxel of the object:
+    /// the weight of least expected error. Values below `1e-6` act as `1e-6`, which only keeps voxels without
+    /// sensitivity solvable.
+    pub lambda: Lambda,
     /// Iterations of conjugate gradients at most.
     pub max_iterations: usize,
     /// Stop when the preconditioned residual has fallen to this fraction of the start.
@@ -72,9 +140,9 @@ impl Default for SenseParams {
     fn default() -> Self {
         Self {
             solver: SenseSolver::Auto,
-            lambda: 1e-2,
-            max_iterations: 30,
-            tolerance: 1e-2,
+            lambda: Lambda::Auto,
+            max_iterations: 50,
+            tolerance: 1e-3,
             noise_map: true,
             replicas: 6,
         }
@@ -123,6 +191,11 @@ pub enum SenseError {
         /// What is possible.
         needed: &'static str,
     },
+    /// A weight that nobody found.
+    #[error(
+        "sense.lambda = \"auto\" is found from a frame by `Recon`; `Sense` alone needs the number"
+    )]
+    NoLambda,
     /// Lines that were not planned for.
     #[error(
         "the lines of this frame are not those that the reconstruction was planned for: planned {planned}, found {found}; plan again"
@@ -140,7 +213,9 @@ impl From<SenseError> for Fault {
         let kind = match &error {
             SenseError::NoLines => FaultKind::Input,
             SenseError::NotRegular { .. } | SenseError::BadParam { .. } => FaultKind::Protocol,
-            SenseError::MapsDoNotFit { .. } | SenseError::OtherLines { .. } => FaultKind::Bug,
+            SenseError::MapsDoNotFit { .. }
+            | SenseError::NoLambda
+            | SenseError::OtherLines { .. } => FaultKind::Bug,
         };
         let mut fault = Fault::new(kind, "recon", error.to_string());
         fault.source = Some(Box::new(error));
@@ -188,11 +263,13 @@ impl Sense {
         if kspace.lines.is_empty() || shape.is_empty() {
             return Err(SenseError::NoLines);
         }
-        if !(params.lambda.is_finite() && params.lambda >= 0.0) {
+        if let Lambda::Fixed(lambda) = params.lambda
+            && !(lambda.is_finite() && lambda >= 0.0)
+        {
             return Err(SenseError::BadParam {
                 name: "lambda",
                 value: params.lambda.to_string(),
-                needed: "0 or more",
+                needed: "\"auto\", or 0 or more",
             });
         }
         if params.noise_map && params.replicas < 2 {
@@ -220,12 +297,17 @@ impl Sense {
             op: "recon/sense".into(),
             backend: "cpu",
             detail: format!(
-                "{} coils, {}x{}x{}, lambda {:e}; noise map: {}",
+                "{} coils, {}x{}x{}, lambda {}{}; noise map: {}",
                 shape.coil,
                 shape.pe2,
                 shape.pe1,
                 shape.ro,
                 params.lambda,
+                match params.lambda {
+                    Lambda::Auto =>
+                        " (per frame, noise over the energy outside the calibration block)",
+                    Lambda::Fixed(_) => "",
+                },
                 noise::method(&lattice, params)
             ),
             scratch_bytes: (shape.coil * kspace.lines.len() * shape.ro * 8) as u64,
@@ -259,7 +341,18 @@ impl Sense {
         self.lattice.is_exact()
     }
 
-    /// Reconstructs one frame.
+    /// Reconstructs one frame with the planned weight.
+    ///
+    /// # Errors
+    /// Those of [`Self::run_with`], and [`SenseError::NoLambda`].
+    pub fn run(&self, kspace: &KSpace, csm: &Csm) -> Result<SenseImage, SenseError> {
+        match self.params.lambda {
+            Lambda::Fixed(lambda) => self.run_with(kspace, csm, lambda),
+            Lambda::Auto => Err(SenseError::NoLambda),
+        }
+    }
+
+    /// Reconstructs one frame with a Tikhonov weight, relative as [`SenseParams::lambda`].
     ///
     /// # Shapes
     /// `csm.matrix` is the grid of `kspace` (pe2, pe1, ro).
@@ -275,7 +368,12 @@ impl Sense {
     /// # Source
     /// Pruessmann et al., Magn Reson Med 42:952-962 (1999) for unfolding and g-factor, 46:638-651 (2001) for
     /// conjugate gradients. Splitting the mask into lattice and rest is ours.
-    pub fn run(&self, kspace: &KSpace, csm: &Csm) -> Result<SenseImage, SenseError> {
+    pub fn run_with(
+        &self,
+        kspace: &KSpace,
+        csm: &Csm,
+        lambda: f32,
+    ) -> Result<SenseImage, SenseError> {
         let shape = self.shape;
         if csm.n_coils != shape.coil
             || csm.matrix != [shape.pe2, shape.pe1, shape.ro]
@@ -294,6 +392,12 @@ impl Sense {
                 found: kspace.lines.len(),
             });
         }
-        Ok(solver::run(&self.lattice, kspace, csm, &self.params))
+        Ok(solver::run(
+            &self.lattice,
+            kspace,
+            csm,
+            &self.params,
+            lambda,
+        ))
     }
 }

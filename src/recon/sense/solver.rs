@@ -33,6 +33,7 @@ pub(super) fn run(
     kspace: &KSpace,
     csm: &Csm,
     params: &SenseParams,
+    lambda: f32,
 ) -> SenseImage {
     let shape = kspace.shape;
     let nx = shape.ro;
@@ -48,7 +49,7 @@ pub(super) fn run(
     let threads = rayon::current_num_threads();
     let n_blocks = nx.div_ceil(BLOCK);
     let inner_parallel = n_blocks < threads && threads > 1;
-    let lambda = params.lambda.max(LEAST_LAMBDA) * folding.mean_weight as f32;
+    let lambda = lambda.max(LEAST_LAMBDA) * folding.mean_weight as f32;
     let shared = Shared::new(folding, csm.n_sets, lambda, inner_parallel);
     let heaviest = folding.weights.iter().copied().fold(1.0, f32::max);
     let limit = lambda / heaviest;

@@ -6,7 +6,7 @@
 
 use num_complex::{Complex32, Complex64};
 
-use super::{Sense, SenseError, SenseImage, SenseParams, SenseSolver};
+use super::{Lambda, Sense, SenseError, SenseImage, SenseParams, SenseSolver};
 use crate::data::{Csm, KSpace};
 use crate::num::fft::{Direction, Fft};
 use crate::num::linalg::{inverse_hermitian, matmul};
@@ -35,7 +35,7 @@ fn true_maps(phantom: &Phantom) -> Csm {
 
 const ACCURATE: SenseParams = SenseParams {
     solver: SenseSolver::Auto,
-    lambda: 1e-3,
+    lambda: Lambda::Fixed(1e-3),
     max_iterations: 300,
     tolerance: 1e-7,
     noise_map: true,
@@ -145,7 +145,7 @@ fn is_the_dense_solution_for_every_mask() {
         let phantom = Phantom::new(5, matrix);
         let kspace = phantom.scan(mask, 0.05, 3);
         let csm = true_maps(&phantom);
-        let (voxels, std) = reference(&kspace, &csm, ACCURATE.lambda);
+        let (voxels, std) = reference(&kspace, &csm, 1e-3);
         for solver in [SenseSolver::Auto, SenseSolver::Cg] {
             let params = SenseParams { solver, ..ACCURATE };
             let plan = Sense::plan(&kspace, &params).unwrap();
@@ -187,7 +187,7 @@ fn two_sets_and_averages_are_in_the_equations() {
             .map(|v| v * 0.3 + rng.normal() * 0.4)
             .collect();
         csm.maps.extend(second);
-        let (voxels, _) = reference(&kspace, &csm, ACCURATE.lambda);
+        let (voxels, _) = reference(&kspace, &csm, 1e-3);
         let image = solve(&kspace, &csm, &ACCURATE);
         assert!(nrmse(&image.voxels, &voxels) < 5e-4);
     }
@@ -200,7 +200,7 @@ fn wrong_maps_are_seen() {
     let kspace = phantom.scan(|_, k| k % 2 == 0, 0.0, 3);
     let csm = true_maps(&phantom);
     let params = SenseParams {
-        lambda: 0.0,
+        lambda: Lambda::Fixed(0.0),
         ..ACCURATE
     };
     assert!(nrmse(&solve(&kspace, &csm, &params).voxels, &phantom.object) < 1e-3);
@@ -260,7 +260,7 @@ fn hand_numbers_two_coils_that_see_half_each() {
         &kspace,
         &csm,
         &SenseParams {
-            lambda: 0.0,
+            lambda: Lambda::Fixed(0.0),
             ..ACCURATE
         },
     );
@@ -277,7 +277,7 @@ fn gfactor_is_at_least_one_and_one_when_fully_sampled() {
     let phantom = Phantom::new(6, [1, 24, 8]);
     let csm = true_maps(&phantom);
     let params = SenseParams {
-        lambda: 0.0,
+        lambda: Lambda::Fixed(0.0),
         ..ACCURATE
     };
     for (r, least_maximum) in [(1, 1.0), (2, 1.0), (3, 1.02), (4, 1.1)] {
@@ -310,7 +310,7 @@ fn noise_map_agrees_with_replicas_and_dense_covariance() {
             ..ACCURATE
         };
         let found = solve(&kspace, &csm, &params).noise_std.unwrap();
-        let (_, std) = reference(&kspace, &csm, params.lambda);
+        let (_, std) = reference(&kspace, &csm, 1e-3);
         let mut ratios: Vec<f32> = found
             .iter()
             .zip(&std)
@@ -421,7 +421,7 @@ fn what_does_not_fit_is_refused() {
         SenseError::NoLines
     );
     let negative = SenseParams {
-        lambda: -1.0,
+        lambda: Lambda::Fixed(-1.0),
         ..ACCURATE
     };
     assert!(matches!(
@@ -515,6 +515,7 @@ fn real_brain_is_as_good_as_barts() {
             (scaled_error(&magnitude, &truth), image.iterations)
         };
         let quiet = SenseParams {
+            lambda: Lambda::Fixed(1e-2),
             noise_map: false,
             ..SenseParams::default()
         };
@@ -522,7 +523,7 @@ fn real_brain_is_as_good_as_barts() {
             for lambda in [1e-4, 1e-3, 1e-2, 3e-2, 1e-1] {
                 for tolerance in [1e-1, 3e-2, 1e-2, 1e-3] {
                     let found = error(&SenseParams {
-                        lambda,
+                        lambda: Lambda::Fixed(lambda),
                         tolerance,
                         ..quiet.clone()
                     });

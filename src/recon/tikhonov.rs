@@ -1,0 +1,242 @@
+//! The Tikhonov weight of SENSE, found from the scan itself.
+//!
+//! `Frame` + low-resolution coil images -> [`Wiener`]. For an image with signal energy `s` per voxel and complex noise
+//! of variance `v` per sample, the linear estimate of least expected error has weight `v / s`, whatever the coils. The
+//! calibration lines in the middle of k-space settle nearly all of the image by themselves; what unfolding has to find
+//! lies outside them, and so only the energy out there counts: with 24 lines, some 30 times less than all of it.
+//!
+//! # Source
+//! The Wiener filter. An automatic weight for SENSE was found by an L-curve in Lin et al., Magn Reson Med 51:559-567
+//! (2004), doi:10.1002/mrm.10718; taking the energy outside the calibration block, which needs no search, is ours.
+
+use num_complex::Complex32;
+
+use super::combine::low_res::LowRes;
+use super::sampling::Sampling;
+use crate::data::{Frame, KSpace};
+use crate::num::fft::{Direction, Fft};
+
+/// The weight, and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Wiener {
+    /// Relative to the mean diagonal of the normal operator, as `sense.lambda`.
+    pub(crate) lambda: f32,
+    /// Variance of the complex noise of one sample measured once.
+    noise: f64,
+    /// Whether the noise was measured, not read off the quietest columns.
+    is_measured: bool,
+    /// Signal energy outside the calibration lines, per voxel of the object; over `noise` it is an SNR.
+    energy: f64,
+    /// Share of the voxels in which the object lies.
+    object: f64,
+}
+
+/// More regularisation than this relative to the normal operator would halve what was measured directly.
+const LARGEST: f64 = 1.0;
+/// Rings of k-space over which the energy is averaged: measured lines stand for their neighbours that were not.
+const RINGS: usize = 12;
+
+impl Wiener {
+    /// `low` are the coil images of the calibration lines, for the size of the object.
+    pub(crate) fn of(frame: &Frame, sampling: &Sampling, low: &LowRes) -> Self {
+        let kspace = &frame.kspace;
+        let shape = kspace.shape;
+        let n_ro = kspace.ro_range.len();
+        let noise = if frame.is_whitened {
+            2.0
+        } else {
+            quiet_columns(kspace)
+        };
+        let voxels = shape.plane() as f64 * low.object_share();
+        let per_line = noise * (shape.coil * n_ro) as f64;
+        let energy = energy_outside(kspace, sampling, per_line) / voxels.max(1.0);
+        // A column along the readout gets its noise from the measured samples alone.
+        let noise_of_column = noise * n_ro as f64 / shape.ro as f64;
+        let weights: f64 = kspace
+            .lines
+            .iter()
+            .map(|l| f64::from(l.averages.max(1)))
+            .sum();
+        let mean_weight = weights / (shape.pe2 * shape.pe1) as f64;
+        let is_complete = sampling.acs.len() == shape.pe2 * shape.pe1;
+        let lambda = if is_complete {
+            0.0
+        } else {
+            (noise_of_column / energy.max(f64::MIN_POSITIVE) / mean_weight).min(LARGEST)
+        };
+        Self {
+            lambda: lambda as f32,
+            noise,
+            is_measured: frame.is_whitened,
+            energy,
+            object: low.object_share(),
+        }
+    }
+
+    /// A sentence for the provenance.
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "lambda {:.2e}, automatic: {} over the signal energy of the lines outside the calibration block ({:.1} times \
+             the noise per voxel of the object, which fills {:.0} % of the field of view)",
+            self.lambda,
+            if self.is_measured {
+                "measured noise"
+            } else {
+                "noise read off the quietest columns along the readout, without a noise scan,"
+            },
+            self.energy / self.noise.max(f64::MIN_POSITIVE),
+            100.0 * self.object
+        )
+    }
+}
+
+/// Energy of the signal outside the calibration block, all coils, over the whole grid: means over rings of equal
+/// distance from the centre, each times the lines of its ring. Rings without a measured line take the next one's mean.
+fn energy_outside(kspace: &KSpace, sampling: &Sampling, noise_per_line: f64) -> f64 {
+    let shape = kspace.shape;
+    let ring_of = |k2: usize, k1: usize| {
+        let r = |k: usize, n: usize| 2.0 * k.abs_diff(n / 2) as f64 / n as f64;
+        let r = r(k2, shape.pe2).max(r(k1, shape.pe1)) * RINGS as f64;
+        (r as usize).min(RINGS - 1)
+    };
+    let mut lines = [0usize; RINGS];
+    for k2 in 0..shape.pe2 {
+        for k1 in 0..shape.pe1 {
+            lines[ring_of(k2, k1)] += usize::from(!sampling.acs.contains(k2, k1));
+        }
+    }
+    let mut energy = [0.0f64; RINGS];
+    let mut measured = [0usize; RINGS];
+    for (i, line) in kspace.lines.iter().enumerate() {
+        let (k2, k1) = (line.pe2 as usize, line.pe1 as usize);
+        if sampling.acs.contains(k2, k1) {
+            continue;
+        }
+        let power: f64 = (0..shape.coil)
+            .map(|c| {
+                let samples = &kspace.line(c, i)[kspace.ro_range.clone()];
+                f64::from(samples.iter().map(Complex32::norm_sqr).sum::<f32>())
+            })
+            .sum();
+        let ring = ring_of(k2, k1);
+        energy[ring] += power - noise_per_line / f64::from(line.averages.max(1));
+        measured[ring] += 1;
+    }
+    let mut total = 0.0;
+    let mut last = None;
+    let mut waiting = 0;
+    for ring in 0..RINGS {
+        if measured[ring] > 0 {
+            last = Some((energy[ring] / measured[ring] as f64).max(0.0));
+        }
+        match last {
+            Some(mean) => {
+                total += mean * (lines[ring] + waiting) as f64;
+                waiting = 0;
+            }
+            None => waiting += lines[ring],
+        }
+    }
+    total
+}
+
+/// Noise variance of a complex sample, from the twentieth of all places along the readout where the outermost quarter
+/// of the lines has least energy: outside the object, or where it is smooth.
+fn quiet_columns(kspace: &KSpace) -> f64 {
+    let shape = kspace.shape;
+    let distance = |i: usize| {
+        let l = &kspace.lines[i];
+        let r = |k: u32, n: usize| (k as usize).abs_diff(n / 2) as f64 / n as f64;
+        r(l.pe2, shape.pe2).max(r(l.pe1, shape.pe1))
+    };
+    let mut outer: Vec<usize> = (0..kspace.lines.len()).collect();
+    outer.sort_by(|a, b| distance(*b).total_cmp(&distance(*a)).then(a.cmp(b)));
+    outer.truncate(kspace.lines.len().div_ceil(4));
+    let fft = Fft::plan(shape.ro, Direction::Inverse);
+    let mut energy = vec![0.0f64; shape.ro];
+    for &i in &outer {
+        let averages = f64::from(kspace.lines[i].averages.max(1));
+        for coil in 0..shape.coil {
+            let mut row = kspace.line(coil, i).to_vec();
+            fft.run_rows(&mut row);
+            for (e, v) in energy.iter_mut().zip(&row) {
+                *e += averages * f64::from(v.norm_sqr());
+            }
+        }
+    }
+    energy.sort_by(f64::total_cmp);
+    let quiet = &energy[..(shape.ro / 20).clamp(1, shape.ro)];
+    let mean = quiet.iter().sum::<f64>() / (quiet.len() * outer.len() * shape.coil) as f64;
+    // Where only a part of the readout was measured, a column holds that part of the noise.
+    mean * shape.ro as f64 / kspace.ro_range.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Calibration;
+    use crate::recon::ReconParams;
+    use crate::recon::acs;
+    use crate::recon::sampling;
+    use crate::recon::sense::Lambda;
+    use crate::recon::testing::{Sim, error_inside};
+    use crate::recon::tests::recon;
+
+    fn wiener(frame: &Frame) -> Wiener {
+        let (block, origin) = acs::locate(frame, Calibration::Embedded);
+        let low = LowRes::from_acs(&acs::cut(frame, &block, origin), 24);
+        Wiener::of(frame, &sampling::of(&frame.kspace), &low)
+    }
+
+    fn r4(k: usize) -> bool {
+        k % 4 == 0 || (36..60).contains(&k)
+    }
+
+    #[test]
+    fn the_weight_falls_with_the_square_of_the_signal_and_vanishes_for_complete_scans() {
+        let at = |level: f32| wiener(&Sim::new(8, 1, 96, 80, level).frame(|_, k| r4(k), 1.0, 3));
+        let (faint, bright) = (at(20.0), at(80.0));
+        let ratio = faint.lambda / bright.lambda;
+        assert!((12.0..20.0).contains(&ratio), "{ratio}");
+        let full = wiener(&Sim::new(8, 1, 96, 80, 20.0).frame(|_, _| true, 1.0, 3));
+        assert_eq!(full.lambda, 0.0);
+        // Nothing but noise outside the calibration block: the largest weight, not infinity.
+        let none = at(0.0);
+        assert_eq!(none.lambda, LARGEST as f32);
+    }
+
+    #[test]
+    fn a_scan_without_noise_scan_finds_nearly_the_same_weight_in_any_unit() {
+        let mut frame = Sim::new(8, 1, 96, 80, 40.0).frame(|_, k| r4(k), 1.0, 3);
+        let measured = wiener(&frame).lambda;
+        frame.is_whitened = false;
+        frame.kspace.samples.iter_mut().for_each(|v| *v *= 1e-4);
+        let guessed = wiener(&frame);
+        assert!(!guessed.is_measured && guessed.describe().contains("without a noise scan"));
+        let ratio = guessed.lambda / measured;
+        assert!((0.6..1.7).contains(&ratio), "{ratio}");
+    }
+
+    /// Against the truth: within 3 % of the best of a ladder of weights; a twin that counts all of the energy is not.
+    #[test]
+    fn it_is_near_the_best_weight_there_is_and_a_twin_that_counts_the_centre_is_not() {
+        for level in [15.0, 60.0] {
+            let sim = Sim::new(8, 1, 96, 80, level);
+            let frame = sim.frame(|_, k| r4(k), 1.0, 3);
+            let error = |lambda: Lambda| {
+                let mut params = ReconParams::default();
+                params.sense.lambda = lambda;
+                let image = recon(&frame, &params).unwrap();
+                error_inside(&image.voxels, &sim.truth, &sim.inside)
+            };
+            let best = (0..12)
+                .map(|i| error(Lambda::Fixed(1e-3 * 2f32.powi(i))))
+                .fold(f64::INFINITY, f64::min);
+            let auto = error(Lambda::Auto);
+            println!("level {level}: auto {auto:.4}, best {best:.4}");
+            assert!(auto < 1.03 * best, "level {level}: {auto} {best}");
+            let twin = wiener(&frame).lambda / 30.0;
+            assert!(error(Lambda::Fixed(twin)) > 1.03 * best);
+        }
+    }
+}
