@@ -23,6 +23,7 @@ pub mod replica;
 mod run;
 pub mod sampling;
 pub mod sense;
+mod smooth;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -110,7 +111,7 @@ impl Recon {
             },
             params,
         )?;
-        let fill_extent = reach_edges(&sampling, shape);
+        let fill_extent = reach_edges(&sampling, &frame.kspace.mask(), shape);
         let window = match (choice.method, choice.lattice) {
             (Method::Grappa, Some(lattice)) => {
                 Some(Window::new(lattice, &params.grappa, shape.pe2 > 1))
@@ -261,15 +262,55 @@ fn coils_of(params: &ReconParams, n_coils: usize) -> usize {
 }
 
 /// The measured extent, widened to the edge of the grid where less than one step of the lattice is missing.
-fn reach_edges(sampling: &Sampling, shape: Shape) -> Block {
+///
+/// The outermost lines of an irregular mask fall where chance put them: one side counts as not measured only where
+/// the other side's lines are at least half as dense as in the rest of the mask.
+fn reach_edges(sampling: &Sampling, mask: &[bool], shape: Shape) -> Block {
     let (r1, r2) = sampling.lattice.map_or((1, 1), |l| (l.r1, l.r2));
-    let widen = |range: &std::ops::Range<usize>, n: usize, r: usize| {
+    let extent = &sampling.extent;
+    let lines = |block: &Block| -> usize {
+        let row = |k2: usize| &mask[k2 * shape.pe1..(k2 + 1) * shape.pe1][block.pe1.clone()];
+        block
+            .pe2
+            .clone()
+            .map(|k2| row(k2).iter().filter(|m| **m).count())
+            .sum()
+    };
+    let density = (lines(extent) - lines(&sampling.acs)) as f64
+        / (extent.len() - sampling.acs.len()).max(1) as f64;
+    let widen = |range: &std::ops::Range<usize>, n: usize, r: usize, is_pe1: bool| {
         let start = if range.start < r { 0 } else { range.start };
-        start..if n - range.end < r { n } else { range.end }
+        let end = if n - range.end < r { n } else { range.end };
+        if sampling.lattice.is_some() || range.is_empty() {
+            return start..end;
+        }
+        // The lines whose mirror images were not measured.
+        let mirror = |k: usize| (2 * (n / 2)).saturating_sub(k);
+        let alone = if n / 2 - range.start.min(n / 2) < range.end.saturating_sub(n / 2 + 1) {
+            mirror(range.start) + 1..range.end
+        } else {
+            range.start..(mirror(range.end - 1)).max(range.start)
+        };
+        let block = if is_pe1 {
+            Block {
+                pe2: extent.pe2.clone(),
+                pe1: alone,
+            }
+        } else {
+            Block {
+                pe2: alone,
+                pe1: extent.pe1.clone(),
+            }
+        };
+        if lines(&block) as f64 >= 0.5 * density * block.len() as f64 {
+            start..end
+        } else {
+            0..n
+        }
     };
     Block {
-        pe2: widen(&sampling.extent.pe2, shape.pe2, r2),
-        pe1: widen(&sampling.extent.pe1, shape.pe1, r1),
+        pe2: widen(&extent.pe2, shape.pe2, r2, false),
+        pe1: widen(&extent.pe1, shape.pe1, r1, true),
     }
 }
 

@@ -10,7 +10,7 @@ use super::compress::CompressMethod;
 use super::compress::apply::Compression;
 use super::error::ReconError;
 use super::grappa::calibrate::{Weights, calibrate};
-use super::grappa::{Apply, fill, fold, unmix};
+use super::grappa::{Apply, fill, fold, noise, unmix};
 use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
 use super::sense::{Lambda, Sense, SenseParams};
@@ -454,7 +454,7 @@ impl Recon {
     ///
     /// The unmixing weights give the noise of images made from lattice lines alone. Calibration lines that are
     /// measured anyway replace predicted ones, and in their band noise is that of a full measurement: the variance is
-    /// the mean of both, weighted with the share of lines.
+    /// the mean of both, weighted with the share of lines, and less where windows are cut at the edges of k-space.
     fn grappa_noise(
         &self,
         frame: &Frame,
@@ -470,9 +470,10 @@ impl Recon {
             0.0
         };
         let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+        let edges = noise::edge_factor(&frame.kspace, weights, &self.fill_extent, own);
         let variance = power
             .iter()
-            .map(|p| averages * ((1.0 - share) * p / r + share))
+            .map(|p| averages * ((1.0 - share) * edges * p / r + share))
             .collect();
         let gfactor = power.iter().map(|p| p.sqrt() / r).collect();
         (variance, gfactor)
@@ -481,23 +482,30 @@ impl Recon {
     fn finish(&self, frame: &Frame, grid: OnGrid, mut log: Log) -> Result<ReconImage, ReconError> {
         let OnGrid {
             mut images,
-            variance,
+            mut variance,
             gfactor,
             csm,
             is_rss,
         } = grid;
+        let has_noise = frame.is_whitened && (self.sense.is_none() || self.params.sense.noise_map);
         if let Some(method) = self.partial_fourier.method() {
-            self.partial_fourier.run(&mut images);
+            let known = has_noise.then_some(variance.as_slice());
+            let ratio = self.partial_fourier.run(&mut images, known);
             log.step(
                 "recon/partial_fourier",
-                format!("{method:?}: {}", self.partial_fourier.reason),
+                format!(
+                    "{method:?}: {}{}",
+                    self.partial_fourier.reason,
+                    match (&ratio, method) {
+                        (Some(_), _) => "; noise by replicas through the same projections",
+                        (None, PartialFourierMethod::Pocs) =>
+                            "; noise for the weight of the other side read off the quietest part of k-space",
+                        _ => "",
+                    }
+                ),
             );
-            if method == PartialFourierMethod::Pocs && frame.is_whitened {
-                log.note(
-                    "pocs_noise",
-                    "the noise map counts samples without a measured partner twice; where the phase varies, POCS \
-                     amplifies noise by up to about 10 % more",
-                );
+            for (v, r) in variance.iter_mut().zip(ratio.iter().flatten()) {
+                *v *= r;
             }
         }
         let is_identity = self.axes.iter().all(interpolate::Axis::is_identity);
@@ -516,9 +524,8 @@ impl Recon {
         }
         let mut voxels = images;
         check_finite(&voxels)?;
-        let has_noise = self.sense.is_none() || self.params.sense.noise_map;
         let mut noise_std = None;
-        if frame.is_whitened && has_noise {
+        if has_noise {
             let factor = self.variance_factor;
             let variance = interpolate::variance(&self.axes, variance);
             noise_std = Some(

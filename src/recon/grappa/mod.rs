@@ -6,6 +6,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod fill;
 pub(crate) mod fold;
+pub(crate) mod noise;
 mod params;
 pub(crate) mod unmix;
 pub(crate) mod window;

@@ -9,6 +9,7 @@ use num_complex::Complex32;
 
 use super::SenseParams;
 use super::lattice::Folding;
+use crate::recon::smooth::box_sum;
 
 /// One sentence for the recipe.
 pub(super) fn method(folding: &Folding, params: &SenseParams) -> String {
@@ -77,27 +78,6 @@ pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [us
             let high = (low + 1).min(n - 1);
             let part = (at - low as f32).clamp(0.0, 1.0);
             *v *= ratio[low] * (1.0 - part) + ratio[high] * part;
-        }
-    }
-}
-
-fn box_sum(image: &mut [f32], matrix: [usize; 3], axis: usize, half: usize) {
-    let n = matrix[axis];
-    if n == 1 {
-        return;
-    }
-    let inner: usize = matrix[axis + 1..].iter().product();
-    let mut line = vec![0.0f32; n];
-    for block in image.chunks_exact_mut(n * inner) {
-        for i in 0..inner {
-            for (k, v) in line.iter_mut().enumerate() {
-                *v = block[k * inner + i];
-            }
-            for k in 0..n {
-                block[k * inner + i] = line[k.saturating_sub(half)..(k + half + 1).min(n)]
-                    .iter()
-                    .sum();
-            }
         }
     }
 }
