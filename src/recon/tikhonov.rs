@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn r4(k: usize) -> bool {
-        k % 4 == 0 || (36..60).contains(&k)
+        k.is_multiple_of(4) || (36..60).contains(&k)
     }
 
     #[test]
