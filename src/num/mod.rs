@@ -3,6 +3,7 @@
 
 pub mod complex;
 pub mod fft;
+pub mod lanes;
 pub mod linalg;
 pub mod linop;
 pub mod rng;

@@ -1,75 +1,116 @@
-//! One problem: all phase-encoding voxels at one place along the readout.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "lanes of several arrays share one index: the form that is vectorised"
-)]
+//! One problem: all phase-encoding voxels at one place along the readout; eight of them side by side where there are.
+
+use std::sync::Arc;
 
 use num_complex::Complex32;
 use rayon::prelude::*;
 
-use super::compress::sum_of_squares;
 use super::lattice::Folding;
-use crate::num::complex::{
-    Kernel, axpy, conj_mul_add, dispatch, dot_conj, mul, mul_add, mul_real, norm2, xpby,
-};
-use crate::num::fft::{Direction, Fft, fft2};
+use super::value::{PerLane, Value};
+use crate::num::complex::{Kernel, dispatch};
+use crate::num::fft::{Direction, fft2};
+use crate::num::lanes::{self, LANES, LaneFft, Lanes};
 
 /// Transforms and weights that all columns share.
-pub(super) struct Shared<'a> {
+pub(super) struct Shared<'a, V> {
     pub(super) folding: &'a Folding,
     pub(super) n_sets: usize,
     /// Absolute Tikhonov weight.
     pub(super) lambda: f32,
-    /// Along pe1 and pe2, both directions, not centred.
-    rows: [Fft; 2],
-    columns: [Fft; 2],
-    /// `rest / (n1 n2)`, as the transforms need it: `[pe1, pe2]`, so that columns find it contiguous.
-    rest: Vec<f32>,
-    /// Whether any line along pe2 at this pe1 has weight.
-    is_needed: Vec<bool>,
-    is_exact: bool,
+    /// Whether the variance of the blocks is wanted.
+    pub(super) with_noise: bool,
     /// Work on the coils of a column in parallel: there are too few columns for the threads.
     pub(super) inner_parallel: bool,
+    /// Along pe2 and pe1.
+    ffts: [Arc<LaneFft>; 2],
+    /// `rest / (n1 n2)`, as the transforms need it.
+    rest: Weights,
+    is_exact: bool,
+    /// Place of each measured line in a transformed plane.
+    line_places: Vec<usize>,
+    /// Factor of each measured line's sample on the way in: phase, weight and the scale of the transform.
+    line_factors: Vec<V>,
+    /// Factor of each voxel of the plane on the way out.
+    pub(super) voxel_phase: Vec<V>,
 }
 
-const FORWARD: usize = 0;
-const INVERSE: usize = 1;
-/// Columns along pe2 that are gathered together.
-const GATHER: usize = 8;
+/// Real weights of a transformed plane, as [`Value::pack`] has its columns: `[pe1 / packed, pe2]`.
+struct Weights {
+    lanes: Vec<[f32; LANES]>,
+    /// Whether any of a group of columns has weight.
+    is_needed: Vec<bool>,
+}
 
-impl<'a> Shared<'a> {
+impl Weights {
+    /// `weight(lane, k2, k1)` at the frequencies `k2`, `k1`.
+    fn new<V: Value>(
+        ffts: &[Arc<LaneFft>; 2],
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Self {
+        let [o2, o1] = [ffts[0].order(), ffts[1].order()];
+        let lanes: Vec<[f32; LANES]> = o1
+            .chunks(V::PACKED)
+            .flat_map(|group| o2.iter().map(move |k2| (group, k2)))
+            .map(|(group, k2)| {
+                std::array::from_fn(|l| match group.get(l / V::WIDTH) {
+                    Some(k1) => weight(l % V::WIDTH, *k2, *k1),
+                    None => 0.0,
+                })
+            })
+            .collect();
+        let is_needed = lanes
+            .chunks(o2.len())
+            .map(|group| group.iter().flatten().any(|w| *w != 0.0))
+            .collect();
+        Self { lanes, is_needed }
+    }
+}
+
+/// Memory that is kept between calls, because fresh memory costs as much as a transform.
+#[derive(Default)]
+pub(super) struct Room<V> {
+    /// `[coil, plane]` or `[plane]`.
+    images: Vec<V>,
+    turned: Vec<Lanes>,
+}
+
+impl<'a, V: Value> Shared<'a, V> {
     pub(super) fn new(
         folding: &'a Folding,
         n_sets: usize,
         lambda: f32,
+        with_noise: bool,
         inner_parallel: bool,
     ) -> Self {
         let [n2, n1] = folding.grid;
-        let both = |n| {
-            [
-                Fft::plan(n, Direction::Forward),
-                Fft::plan(n, Direction::Inverse),
-            ]
-        };
+        let ffts = folding.grid.map(LaneFft::plan);
+        let places = [ffts[0].places(), ffts[1].places()];
         let scale = 1.0 / (n1 * n2) as f32;
-        let rest: Vec<f32> = (0..n1)
-            .flat_map(|k1| (0..n2).map(move |k2| k2 * n1 + k1))
-            .map(|i| folding.rest[i] * scale)
+        let rest = Weights::new::<V>(&ffts, |_, k2, k1| folding.rest[k2 * n1 + k1] * scale);
+        let line_places = folding
+            .places
+            .iter()
+            .map(|p| places[0][p / n1] * n1 + places[1][p % n1])
             .collect();
-        let is_needed = rest
-            .chunks(n2)
-            .map(|c| c.iter().any(|w| *w != 0.0))
+        let line_factors = folding
+            .line_phase
+            .iter()
+            .zip(&folding.weights)
+            .map(|(phase, weight)| V::splat(phase * (weight * scale.sqrt())))
             .collect();
+        let voxel_phase = folding.voxel_phase.iter().map(|p| V::splat(*p)).collect();
         Self {
             folding,
             n_sets,
             lambda,
-            rows: both(n1),
-            columns: both(n2),
-            rest,
-            is_needed,
-            is_exact: folding.is_exact(),
+            with_noise,
             inner_parallel,
+            is_exact: folding.is_exact(),
+            ffts,
+            rest,
+            line_places,
+            line_factors,
+            voxel_phase,
         }
     }
 
@@ -77,104 +118,83 @@ impl<'a> Shared<'a> {
         self.folding.grid[0] * self.folding.grid[1]
     }
 
-    fn scratch(&self) -> Vec<Complex32> {
-        let n = self.rows[0]
-            .scratch_len()
-            .max(self.columns[0].scratch_len());
-        vec![Complex32::ZERO; n]
-    }
-
-    /// `Fᴴ rest F` of one coil's plane, in place.
+    /// `Fᴴ weights F` of one plane, in place, on this thread.
     /// Rows along pe1 that are not in `is_row` are zero on the way in and without meaning on the way out.
-    fn filter(&self, image: &mut [Complex32], is_row: &[bool], scratch: &mut [Complex32]) {
+    fn filter(&self, image: &mut [V], weights: &Weights, is_row: &[bool]) {
         let [n2, n1] = self.folding.grid;
-        self.some_rows(FORWARD, image, is_row, scratch);
+        let [columns, rows] = &self.ffts;
+        let some_rows = |image: &mut [V], run: fn(&LaneFft, &mut [V])| {
+            for (image, is_row) in image
+                .chunks_mut(n1 * V::PACKED)
+                .zip(is_row.chunks(V::PACKED))
+            {
+                if is_row.contains(&true) {
+                    run(rows, image);
+                }
+            }
+        };
+        some_rows(image, V::rows_forward);
         if n2 == 1 {
-            mul_real(image, &self.rest);
+            V::mul_real(image, weights.lanes.as_flattened());
         } else {
-            let pitch = n2;
-            let mut buffer = vec![Complex32::ZERO; GATHER * pitch];
-            for start in (0..n1).step_by(GATHER) {
-                let width = GATHER.min(n1 - start);
-                if !self.is_needed[start..start + width].contains(&true) {
+            let mut buffer = vec![Lanes::ZERO; n2];
+            for (group, weights_of) in weights.lanes.chunks_exact(n2).enumerate() {
+                let at = group * V::PACKED..((group + 1) * V::PACKED).min(n1);
+                if !weights.is_needed[group] {
                     for row in image.chunks_exact_mut(n1) {
-                        row[start..start + width].fill(Complex32::ZERO);
+                        row[at.clone()].fill(V::ZERO);
                     }
                     continue;
                 }
-                for (k, row) in image.chunks_exact(n1).enumerate() {
-                    for (j, v) in row[start..start + width].iter().enumerate() {
-                        buffer[j * pitch + k] = *v;
-                    }
+                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
+                    *v = V::pack(&row[at.clone()]);
                 }
-                let used = &mut buffer[..width * pitch];
-                self.columns[FORWARD].run_plain(used, scratch);
-                mul_real(used, &self.rest[start * n2..(start + width) * n2]);
-                self.columns[INVERSE].run_plain(used, scratch);
-                for (k, row) in image.chunks_exact_mut(n1).enumerate() {
-                    for (j, v) in row[start..start + width].iter_mut().enumerate() {
-                        *v = buffer[j * pitch + k];
-                    }
+                columns.forward(&mut buffer);
+                lanes::mul_real(&mut buffer, weights_of);
+                columns.inverse(&mut buffer);
+                for (v, row) in buffer.iter().zip(image.chunks_exact_mut(n1)) {
+                    V::unpack(v, &mut row[at.clone()]);
                 }
             }
         }
-        self.some_rows(INVERSE, image, is_row, scratch);
+        some_rows(image, V::rows_inverse);
     }
 
-    fn some_rows(
-        &self,
-        direction: usize,
-        image: &mut [Complex32],
-        is_row: &[bool],
-        scratch: &mut [Complex32],
-    ) {
-        let n1 = self.folding.grid[1];
-        for (row, is_row) in image.chunks_exact_mut(n1).zip(is_row) {
-            if *is_row {
-                self.rows[direction].run_plain(row, scratch);
-            }
-        }
-    }
-
-    /// `Fᴴ weights F` of one plane, in place, on the current pool; weights `[pe1, pe2]` hold the scale. `turned` is
-    /// room for a plane.
-    fn multiply(&self, image: &mut [Complex32], weights: &[f32], turned: &mut Vec<Complex32>) {
+    /// [`Shared::filter`] of a whole plane on the current pool.
+    fn filter_parallel(&self, image: &mut [V], weights: &Weights, turned: &mut Vec<Lanes>) {
         let [n2, n1] = self.folding.grid;
-        let rows = |direction: usize, image: &mut [Complex32]| {
-            image.par_chunks_mut(n1 * GATHER).for_each(|rows| {
-                self.rows[direction].run_plain(rows, &mut self.scratch());
-            });
-        };
-        rows(FORWARD, image);
-        turned.resize(n1 * n2, Complex32::ZERO);
-        turned
-            .par_chunks_mut(n2 * GATHER)
-            .zip(weights.par_chunks(n2 * GATHER))
-            .enumerate()
-            .for_each(|(i, (columns, weights))| {
-                let width = columns.len() / n2;
-                for (k, row) in image.chunks_exact(n1).enumerate() {
-                    for (j, v) in row[i * GATHER..i * GATHER + width].iter().enumerate() {
-                        columns[j * n2 + k] = *v;
-                    }
-                }
-                let mut scratch = self.scratch();
-                self.columns[FORWARD].run_plain(columns, &mut scratch);
-                mul_real(columns, weights);
-                self.columns[INVERSE].run_plain(columns, &mut scratch);
-            });
+        let [columns, rows] = &self.ffts;
+        let some = n1 * V::PACKED;
         image
-            .par_chunks_mut(n1 * GATHER)
+            .par_chunks_mut(some)
+            .for_each(|image| V::rows_forward(rows, image));
+        turned.resize(weights.lanes.len(), Lanes::ZERO);
+        turned
+            .par_chunks_mut(n2)
+            .zip(weights.lanes.par_chunks(n2))
             .enumerate()
-            .for_each(|(i, rows)| {
-                let height = rows.len() / n1;
-                for (k, column) in turned.chunks_exact(n2).enumerate() {
-                    for (j, v) in column[i * GATHER..i * GATHER + height].iter().enumerate() {
-                        rows[j * n1 + k] = *v;
+            .for_each(|(group, (buffer, weights))| {
+                let at = group * V::PACKED..((group + 1) * V::PACKED).min(n1);
+                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
+                    *v = V::pack(&row[at.clone()]);
+                }
+                columns.forward(buffer);
+                lanes::mul_real(buffer, weights);
+                columns.inverse(buffer);
+            });
+        let turned: &[Lanes] = turned;
+        image
+            .par_chunks_mut(some)
+            .enumerate()
+            .for_each(|(i, image)| {
+                for (j, row) in image.chunks_exact_mut(n1).enumerate() {
+                    let k2 = i * V::PACKED + j;
+                    for (group, row) in row.chunks_mut(V::PACKED).enumerate() {
+                        V::unpack(&turned[group * n2 + k2], row);
                     }
                 }
+                V::rows_inverse(rows, image);
             });
-        rows(INVERSE, image);
     }
 
     /// The preconditioner of an irregular mask over two axes: the best circulant approximation of the normal operator,
@@ -184,7 +204,7 @@ impl<'a> Shared<'a> {
     /// # Source
     /// Koolstra et al., Magn Reson Med 81:670-685 (2019), for the diagonal; the square roots of the sensitivity on
     /// both sides, for maps that are not of unit norm, are ours.
-    fn circulant(&self, maps: &[Complex32]) -> Vec<Circulant> {
+    fn circulant(&self, maps: &[V], is_same: bool) -> Vec<Circulant> {
         let folding = self.folding;
         let [n2, n1] = folding.grid;
         if folding.is_lattice || n2 == 1 || n1 == 1 {
@@ -198,80 +218,85 @@ impl<'a> Shared<'a> {
             mask[centred(i)] = Complex32::from(rest + folding.weight);
         }
         fft2(&mut mask, n2, n1, Direction::Forward);
+        let of_lane = |maps: &[V], lane: usize| -> [Vec<f32>; 2] {
+            let mut spectra: Vec<Complex32> = maps.iter().map(|v| v.get(lane)).collect();
+            let density = sum_of_squares(&spectra, plane);
+            let inside = density.iter().filter(|d| **d > 0.0).count().max(1) as f32;
+            let mean = density.iter().sum::<f32>() / inside;
+            fft2(&mut spectra, n2, n1, Direction::Forward);
+            let mut local: Vec<Complex32> = sum_of_squares(&spectra, plane)
+                .into_iter()
+                .map(|power| Complex32::from(power / inside))
+                .collect();
+            fft2(&mut local, n2, n1, Direction::Forward);
+            let scale = (plane as f32).sqrt();
+            for (l, m) in local.iter_mut().zip(&mask) {
+                *l = m * l.conj() * scale;
+            }
+            fft2(&mut local, n2, n1, Direction::Inverse);
+            let inverse = (0..plane)
+                .map(|i| 1.0 / ((local[centred(i)].re.max(0.0) + self.lambda) * plane as f32))
+                .collect();
+            let full = |d: f32| folding.mean_weight as f32 * d + self.lambda;
+            let even = density
+                .iter()
+                .map(|d| match *d > 0.0 {
+                    true => (full(mean) / full(*d)).sqrt(),
+                    false => 0.0,
+                })
+                .collect();
+            [even, inverse]
+        };
         maps.chunks_exact(maps.len() / self.n_sets)
             .map(|maps| {
-                let density = sum_of_squares(maps, plane);
-                let inside = density.iter().filter(|d| **d > 0.0).count().max(1) as f32;
-                let mean = density.iter().sum::<f32>() / inside;
-                let mut spectra = maps.to_vec();
-                fft2(&mut spectra, n2, n1, Direction::Forward);
-                let mut local: Vec<Complex32> = sum_of_squares(&spectra, plane)
-                    .into_iter()
-                    .map(|power| Complex32::from(power / inside))
+                let wanted = if is_same { 1 } else { V::WIDTH };
+                let lanes: Vec<_> = (0..wanted).map(|lane| of_lane(maps, lane)).collect();
+                let lane = |lane: usize| &lanes[lane % wanted];
+                let even = (0..plane * V::WIDTH)
+                    .map(|i| lane(i % V::WIDTH)[0][i / V::WIDTH])
                     .collect();
-                fft2(&mut local, n2, n1, Direction::Forward);
-                let scale = (plane as f32).sqrt();
-                for (l, m) in local.iter_mut().zip(&mask) {
-                    *l = m * l.conj() * scale;
-                }
-                fft2(&mut local, n2, n1, Direction::Inverse);
-                let inverse = (0..n1)
-                    .flat_map(|k1| (0..n2).map(move |k2| k2 * n1 + k1))
-                    .map(|i| 1.0 / ((local[centred(i)].re.max(0.0) + self.lambda) * plane as f32))
-                    .collect();
-                let full = |d: f32| folding.mean_weight as f32 * d + self.lambda;
-                let even = density
-                    .iter()
-                    .map(|d| {
-                        if *d > 0.0 {
-                            (full(mean) / full(*d)).sqrt()
-                        } else {
-                            0.0
-                        }
-                    })
-                    .collect();
+                let inverse = Weights::new::<V>(&self.ffts, |l, k2, k1| lane(l)[1][k2 * n1 + k1]);
                 Circulant { even, inverse }
             })
             .collect()
     }
 
-    /// Unitary inverse transform of one coil's plane, in place, but for centring.
-    fn inverse(&self, image: &mut [Complex32], scratch: &mut [Complex32]) {
+    /// Inverse transform of one plane, in place, neither centred nor scaled.
+    fn inverse(&self, image: &mut [V]) {
         let [n2, n1] = self.folding.grid;
-        self.rows[INVERSE].run_plain(image, scratch);
-        let mut column = vec![Complex32::ZERO; n2];
+        V::rows_inverse(&self.ffts[1], image);
         if n2 > 1 {
-            for k1 in 0..n1 {
-                for (k2, v) in column.iter_mut().enumerate() {
-                    *v = image[k2 * n1 + k1];
+            let mut buffer = vec![Lanes::ZERO; n2];
+            for start in (0..n1).step_by(V::PACKED) {
+                let at = start..(start + V::PACKED).min(n1);
+                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
+                    *v = V::pack(&row[at.clone()]);
                 }
-                self.columns[INVERSE].run_plain(&mut column, scratch);
-                for (k2, v) in column.iter().enumerate() {
-                    image[k2 * n1 + k1] = *v;
+                self.ffts[0].inverse(&mut buffer);
+                for (v, row) in buffer.iter().zip(image.chunks_exact_mut(n1)) {
+                    V::unpack(v, &mut row[at.clone()]);
                 }
             }
         }
-        let scale = 1.0 / ((n1 * n2) as f32).sqrt();
-        image.iter_mut().for_each(|v| *v *= scale);
     }
 }
 
-/// One column: its maps, and the inverse of its blocks.
-pub(super) struct Column<'a> {
-    shared: &'a Shared<'a>,
+/// One column, or several side by side: maps, and the inverse of the blocks.
+pub(super) struct Column<'a, V> {
+    shared: &'a Shared<'a, V>,
     n_coils: usize,
     /// `[set, coil, plane]`; coils may be mixtures.
-    maps: Vec<Complex32>,
+    maps: Vec<V>,
     /// The maps before mixing, for the right-hand side; empty where nothing was mixed.
-    unmixed: Vec<Complex32>,
+    unmixed: Vec<V>,
     /// Rows of the plane with any sensitivity.
     is_row: Vec<bool>,
     /// `[member, member, group]` with members `[set, fold]`: each block of the lattice's normal operator, lambda
     /// included; empty where the lattice is the mask.
-    normal: Vec<Complex32>,
+    normal: Vec<V>,
     /// The same, inverted.
-    inverse: Vec<Complex32>,
-    /// Diagonal of the noise covariance of the blocks alone, `[set, plane]`.
+    inverse: Vec<V>,
+    /// Diagonal of the noise covariance of the blocks alone, `[set, plane, lane]`; empty where no noise is wanted.
     pub(super) block_variance: Vec<f32>,
     /// Preconditioner of an irregular mask over two axes; empty otherwise.
     circulant: Vec<Circulant>,
@@ -279,10 +304,10 @@ pub(super) struct Column<'a> {
 
 /// A preconditioner `D Fᴴ C F D` of one set: `D` evens out the sensitivity, `C` the local density of the mask.
 struct Circulant {
-    /// Per voxel; zero where the maps are.
+    /// Per voxel `[plane, lane]`; zero where the maps are.
     even: Vec<f32>,
-    /// Inverse density of k-space, with the scale of both transforms, `[pe1, pe2]` as [`Shared::rest`].
-    inverse: Vec<f32>,
+    /// Inverse density of k-space, with the scale of both transforms.
+    inverse: Weights,
 }
 
 /// What a solve reports.
@@ -292,16 +317,22 @@ pub(super) struct Done {
     pub(super) residual: f64,
 }
 
-impl<'a> Column<'a> {
+impl<'a, V: Value> Column<'a, V> {
     /// Takes the maps of this place, `[set, coil, plane]`, and inverts the blocks.
     ///
     /// `unmixed` are the maps of all coils where `maps` are of mixtures, else empty. What mixing leaves out of the
     /// operator counts squared, but the right-hand side would lose it once, with the noise it carries.
-    pub(super) fn new(
-        shared: &'a Shared<'a>,
-        maps: Vec<Complex32>,
-        unmixed: Vec<Complex32>,
-    ) -> Self {
+    pub(super) fn new(shared: &'a Shared<'a, V>, maps: Vec<V>, unmixed: Vec<V>) -> Self {
+        Self::build(shared, maps, unmixed, false)
+    }
+
+    /// The column of one lane alone, in every lane.
+    pub(super) fn repeated(&self, lane: usize) -> Self {
+        let repeat = |maps: &[V]| maps.iter().map(|v| V::splat(v.get(lane))).collect();
+        Self::build(self.shared, repeat(&self.maps), repeat(&self.unmixed), true)
+    }
+
+    fn build(shared: &'a Shared<'a, V>, maps: Vec<V>, unmixed: Vec<V>, is_same: bool) -> Self {
         let folding = shared.folding;
         let plane = shared.plane();
         let n_coils = maps.len() / (shared.n_sets * plane);
@@ -309,7 +340,7 @@ impl<'a> Column<'a> {
         let size = folds * shared.n_sets;
         let [rows, width] = folding.domain;
         let groups = rows * width;
-        let mut gram = vec![Complex32::ZERO; size * size * groups];
+        let mut gram = vec![V::ZERO; size * size * groups];
         for i in 0..size {
             for j in 0..=i {
                 let block = &mut gram[(i * size + j) * groups..(i * size + j + 1) * groups];
@@ -321,43 +352,46 @@ impl<'a> Column<'a> {
                             let start = (set * n_coils + coil) * plane + at;
                             &maps[start..start + width]
                         };
-                        conj_mul_add(out, map(i / folds, a), map(j / folds, b));
+                        V::conj_mul_add(out, map(i / folds, a), map(j / folds, b));
                     }
                 }
             }
         }
-        let scale = folding.weight / folds as f32;
-        let normal = if shared.is_exact {
+        let mut normal = if shared.is_exact {
             Vec::new()
         } else {
-            both_triangles(&gram, size, groups, scale, shared.lambda)
+            vec![V::ZERO; gram.len()]
         };
-        let mut variance = vec![0.0f32; size * groups];
+        let variances = if shared.with_noise { size * groups } else { 0 };
+        let mut variance = vec![0.0f32; variances * V::WIDTH];
         dispatch(Invert {
             size,
             groups,
-            scale,
+            scale: folding.weight / folds as f32,
             lambda: shared.lambda,
             matrix: &mut gram,
+            normal: &mut normal,
             variance: &mut variance,
         });
-        let mut block_variance = vec![0.0f32; shared.n_sets * plane];
-        for member in 0..size {
-            for row in 0..rows {
-                let to = (member / folds) * plane + folding.members[member % folds][row];
-                let from = member * groups + row * width;
-                block_variance[to..to + width].copy_from_slice(&variance[from..from + width]);
+        let mut block_variance = vec![0.0f32; variances / size * folds * shared.n_sets * V::WIDTH];
+        if shared.with_noise {
+            let width = width * V::WIDTH;
+            for member in 0..size {
+                for row in 0..rows {
+                    let to = (member / folds) * plane + folding.members[member % folds][row];
+                    let to = to * V::WIDTH;
+                    let from = member * groups * V::WIDTH + row * width;
+                    block_variance[to..to + width].copy_from_slice(&variance[from..from + width]);
+                }
             }
         }
-        let circulant = shared.circulant(&maps);
+        let circulant = shared.circulant(&maps, is_same);
         let [n2, n1] = folding.grid;
         let is_row = (0..n2)
             .map(|row| {
-                maps.chunks_exact(plane).any(|m| {
-                    m[row * n1..(row + 1) * n1]
-                        .iter()
-                        .any(|v| *v != Complex32::ZERO)
-                })
+                let at = row * n1..(row + 1) * n1;
+                maps.chunks_exact(plane)
+                    .any(|m| m[at.clone()].iter().any(|v| *v != V::ZERO))
             })
             .collect();
         Self {
@@ -373,30 +407,34 @@ impl<'a> Column<'a> {
         }
     }
 
-    fn map(&self, set: usize, coil: usize) -> &[Complex32] {
+    fn map(&self, set: usize, coil: usize) -> &[V] {
         map_of(&self.maps, self.n_coils, self.shared.plane(), set, coil)
     }
 
     /// `z = M⁻¹ r`, block by block, or the circulant one.
-    pub(super) fn precondition(&self, r: &[Complex32], z: &mut [Complex32]) {
+    fn precondition(&self, r: &[V], z: &mut [V], room: &mut Room<V>) {
         if self.circulant.is_empty() {
-            z.fill(Complex32::ZERO);
+            z.fill(V::ZERO);
             self.add_blocks(&self.inverse, r, z);
             return;
         }
         let plane = self.shared.plane();
-        let mut turned = Vec::new();
         for (set, circulant) in self.circulant.iter().enumerate() {
             let z = &mut z[set * plane..(set + 1) * plane];
             z.copy_from_slice(&r[set * plane..(set + 1) * plane]);
-            mul_real(z, &circulant.even);
-            self.shared.multiply(z, &circulant.inverse, &mut turned);
-            mul_real(z, &circulant.even);
+            V::mul_real(z, &circulant.even);
+            let weights = &circulant.inverse;
+            if self.shared.inner_parallel {
+                self.shared.filter_parallel(z, weights, &mut room.turned);
+            } else {
+                self.shared.filter(z, weights, &self.is_row);
+            }
+            V::mul_real(z, &circulant.even);
         }
     }
 
     /// `z += B r` for a matrix of blocks.
-    fn add_blocks(&self, blocks: &[Complex32], r: &[Complex32], z: &mut [Complex32]) {
+    fn add_blocks(&self, blocks: &[V], r: &[V], z: &mut [V]) {
         let folding = self.shared.folding;
         let plane = self.shared.plane();
         let folds = folding.members.len();
@@ -409,7 +447,7 @@ impl<'a> Column<'a> {
                 for row in 0..rows {
                     let to = (i / folds) * plane + folding.members[i % folds][row];
                     let from = (j / folds) * plane + folding.members[j % folds][row];
-                    mul_add(
+                    V::mul_add(
                         &mut z[to..to + width],
                         &block[row * width..(row + 1) * width],
                         &r[from..from + width],
@@ -419,238 +457,220 @@ impl<'a> Column<'a> {
         }
     }
 
-    /// `q += Sᴴ Fᴴ rest F S p`; `images` is kept between calls, because fresh memory costs as much as a transform.
-    fn add_rest(&self, p: &[Complex32], q: &mut [Complex32], images: &mut Vec<Complex32>) {
+    /// `q += Sᴴ Fᴴ rest F S p`.
+    fn add_rest(&self, p: &[V], q: &mut [V], room: &mut Room<V>) {
         if self.shared.is_exact {
             return;
         }
-        let plane = self.shared.plane();
-        let (n_sets, n_coils) = (self.shared.n_sets, self.n_coils);
-        let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
-            mul(image, self.map(0, coil), &p[..plane]);
-            for set in 1..n_sets {
-                mul_add(
-                    image,
-                    self.map(set, coil),
-                    &p[set * plane..(set + 1) * plane],
-                );
+        let coil_image = |coil: usize, image: &mut [V]| {
+            let plane = image.len();
+            V::mul(image, self.map(0, coil), &p[..plane]);
+            for set in 1..self.shared.n_sets {
+                let p = &p[set * plane..(set + 1) * plane];
+                V::mul_add(image, self.map(set, coil), p);
             }
-            self.shared.filter(image, &self.is_row, scratch);
+            self.shared.filter(image, &self.shared.rest, &self.is_row);
         };
-        if self.shared.inner_parallel {
-            images.resize(n_coils * plane, Complex32::ZERO);
-            images
-                .par_chunks_exact_mut(plane)
-                .enumerate()
-                .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
-            combine(&self.maps, plane, images, q);
-        } else {
-            let mut scratch = self.shared.scratch();
-            images.resize(plane, Complex32::ZERO);
-            let image = images.as_mut_slice();
+        self.sum_over_coils(&self.maps, coil_image, q, room);
+    }
+
+    /// `q += sum over coils of conj(map) image(coil)`, coils in order whatever the number of threads.
+    fn sum_over_coils(
+        &self,
+        maps: &[V],
+        coil_image: impl Fn(usize, &mut [V]) + Sync,
+        q: &mut [V],
+        room: &mut Room<V>,
+    ) {
+        let plane = self.shared.plane();
+        let n_coils = maps.len() / (self.shared.n_sets * plane);
+        if !self.shared.inner_parallel {
+            room.images.resize(plane, V::ZERO);
+            let image = room.images.as_mut_slice();
             for coil in 0..n_coils {
-                coil_image(coil, image, &mut scratch);
-                for set in 0..n_sets {
-                    conj_mul_add(
-                        &mut q[set * plane..(set + 1) * plane],
-                        self.map(set, coil),
-                        image,
-                    );
+                coil_image(coil, image);
+                for (set, q) in q.chunks_exact_mut(plane).enumerate() {
+                    V::conj_mul_add(q, map_of(maps, n_coils, plane, set, coil), image);
                 }
             }
+            return;
+        }
+        room.images.resize(n_coils * plane, V::ZERO);
+        room.images
+            .par_chunks_exact_mut(plane)
+            .enumerate()
+            .for_each(|(coil, image)| coil_image(coil, image));
+        const PIECE: usize = 4096;
+        for (set, q) in q.chunks_exact_mut(plane).enumerate() {
+            q.par_chunks_mut(PIECE).enumerate().for_each(|(i, q)| {
+                let range = i * PIECE..i * PIECE + q.len();
+                for (coil, image) in room.images.chunks_exact(plane).enumerate() {
+                    let map = map_of(maps, n_coils, plane, set, coil);
+                    V::conj_mul_add(q, &map[range.clone()], &image[range.clone()]);
+                }
+            });
         }
     }
 
     /// `Sᴴ Fᴴ W y` from samples `[coil, line]`.
-    pub(super) fn adjoint(&self, samples: &[Complex32]) -> Vec<Complex32> {
-        let folding = self.shared.folding;
-        let plane = self.shared.plane();
-        let n_lines = folding.places.len();
+    pub(super) fn adjoint(&self, samples: &[V], room: &mut Room<V>) -> Vec<V> {
+        let factors = &self.shared.line_factors;
+        let n_lines = factors.len();
+        let coil_image = |coil: usize, image: &mut [V]| {
+            image.fill(V::ZERO);
+            let mut line = vec![V::ZERO; n_lines];
+            V::mul(&mut line, &samples[coil * n_lines..], factors);
+            for (place, v) in self.shared.line_places.iter().zip(line) {
+                image[*place] = v;
+            }
+            self.shared.inverse(image);
+        };
         let maps = if self.unmixed.is_empty() {
             &self.maps
         } else {
             &self.unmixed
         };
-        let n_coils = maps.len() / (self.shared.n_sets * plane);
-        let mut b = vec![Complex32::ZERO; self.shared.n_sets * plane];
-        let coil_image = |coil: usize, image: &mut [Complex32], scratch: &mut [Complex32]| {
-            image.fill(Complex32::ZERO);
-            for (i, v) in samples[coil * n_lines..(coil + 1) * n_lines]
-                .iter()
-                .enumerate()
-            {
-                image[folding.places[i]] = v * folding.line_phase[i] * folding.weights[i];
-            }
-            self.shared.inverse(image, scratch);
-        };
-        if self.shared.inner_parallel {
-            let mut images = vec![Complex32::ZERO; n_coils * plane];
-            images
-                .par_chunks_exact_mut(plane)
-                .enumerate()
-                .for_each(|(coil, image)| coil_image(coil, image, &mut self.shared.scratch()));
-            combine(maps, plane, &images, &mut b);
-        } else {
-            let mut scratch = self.shared.scratch();
-            let mut image = vec![Complex32::ZERO; plane];
-            for coil in 0..n_coils {
-                coil_image(coil, &mut image, &mut scratch);
-                for (set, b) in b.chunks_exact_mut(plane).enumerate() {
-                    conj_mul_add(b, map_of(maps, n_coils, plane, set, coil), &image);
-                }
-            }
-        }
+        let mut b = vec![V::ZERO; self.shared.n_sets * self.shared.plane()];
+        self.sum_over_coils(maps, coil_image, &mut b, room);
         b
     }
 
     /// Solves the regularised normal equations for the right-hand side `b`; exact where the lattice is the mask.
+    ///
+    /// Problems side by side take the same number of iterations: until all of them have reached their tolerance.
     pub(super) fn solve(
         &self,
-        b: &[Complex32],
+        b: &[V],
         max_iterations: usize,
-        tolerance: f64,
-    ) -> (Vec<Complex32>, Done) {
+        tolerance: &PerLane<f64>,
+        room: &mut Room<V>,
+    ) -> (Vec<V>, PerLane<Done>) {
         let n = b.len();
-        let mut x = vec![Complex32::ZERO; n];
-        self.precondition(b, &mut x);
+        let mut done = [Done::default(); LANES];
+        let mut z = vec![V::ZERO; n];
+        self.precondition(b, &mut z, room);
         if self.shared.is_exact {
-            return (x, Done::default());
+            return (z, done);
         }
-        let start = dot_conj(b, &x).re;
-        if start <= 0.0 {
-            return (x, Done::default());
-        }
-        let mut r = vec![Complex32::ZERO; n];
-        self.add_blocks(&self.normal, &x, &mut r);
-        let mut images = Vec::new();
-        self.add_rest(&x, &mut r, &mut images);
-        for (r, b) in r.iter_mut().zip(b) {
-            *r = b - *r;
-        }
-        let mut z = vec![Complex32::ZERO; n];
-        let mut p = vec![Complex32::ZERO; n];
-        let mut q = vec![Complex32::ZERO; n];
-        let mut before = 0.0f64;
-        let mut done = Done::default();
-        loop {
-            self.precondition(&r, &mut z);
-            let rho = dot_conj(&r, &z).re;
-            done.residual = (rho.max(0.0) / start).sqrt();
-            if done.residual <= tolerance || done.iterations >= max_iterations || norm2(&r) == 0.0 {
-                return (x, done);
+        let start = V::dot_real(b, &z);
+        let mut x = vec![V::ZERO; n];
+        let mut r = b.to_vec();
+        let mut p = vec![V::ZERO; n];
+        let mut q = vec![V::ZERO; n];
+        let mut rho = start;
+        let mut beta = [0.0f32; LANES];
+        // Problems that go on: not those without data, nor those that rounding has ended.
+        let mut is_alive = start.map(|s| s > 0.0);
+        for iteration in 0.. {
+            let mut is_done = true;
+            for l in 0..V::WIDTH {
+                if is_alive[l] {
+                    done[l] = Done {
+                        iterations: iteration,
+                        residual: (rho[l].max(0.0) / start[l]).sqrt(),
+                    };
+                    is_done &= done[l].residual <= tolerance[l];
+                    is_alive[l] = rho[l] > 0.0;
+                }
             }
-            let beta = if before > 0.0 {
-                (rho / before) as f32
-            } else {
-                0.0
-            };
-            xpby(&z, beta, &mut p);
-            q.fill(Complex32::ZERO);
+            if is_done || iteration >= max_iterations {
+                break;
+            }
+            V::xpby(&z, &beta, &mut p);
+            q.fill(V::ZERO);
             self.add_blocks(&self.normal, &p, &mut q);
-            self.add_rest(&p, &mut q, &mut images);
-            let curvature = dot_conj(&p, &q).re;
-            if curvature <= 0.0 {
-                return (x, done); // rounding: nothing more to gain along p
+            self.add_rest(&p, &mut q, room);
+            let curvature = V::dot_real(&p, &q);
+            let mut alpha = [0.0f32; LANES];
+            for l in 0..V::WIDTH {
+                is_alive[l] &= curvature[l] > 0.0; // else rounding: nothing more to gain along p
+                if is_alive[l] {
+                    alpha[l] = (rho[l] / curvature[l]) as f32;
+                }
             }
-            let alpha = (rho / curvature) as f32;
-            axpy(alpha, &p, &mut x);
-            axpy(-alpha, &q, &mut r);
-            before = rho;
-            done.iterations += 1;
+            V::axpy(&alpha, &p, &mut x);
+            V::axpy(&alpha.map(|a| -a), &q, &mut r);
+            self.precondition(&r, &mut z, room);
+            let next = V::dot_real(&r, &z);
+            for l in 0..V::WIDTH {
+                beta[l] = if is_alive[l] {
+                    (next[l] / rho[l]) as f32
+                } else {
+                    0.0
+                };
+            }
+            rho = next;
         }
+        (x, done)
     }
 }
 
-fn map_of(
-    maps: &[Complex32],
-    n_coils: usize,
-    plane: usize,
-    set: usize,
-    coil: usize,
-) -> &[Complex32] {
+fn map_of<V>(maps: &[V], n_coils: usize, plane: usize, set: usize, coil: usize) -> &[V] {
     let start = (set * n_coils + coil) * plane;
     &maps[start..start + plane]
 }
 
-/// `q += sum over coils of conj(map) image`, coils in order whatever the number of threads.
-fn combine(maps: &[Complex32], plane: usize, images: &[Complex32], q: &mut [Complex32]) {
-    const PIECE: usize = 4096;
-    let n_coils = images.len() / plane;
-    for (set, q) in q.chunks_exact_mut(plane).enumerate() {
-        q.par_chunks_mut(PIECE).enumerate().for_each(|(i, q)| {
-            for (coil, image) in images.chunks_exact(plane).enumerate() {
-                let range = i * PIECE..i * PIECE + q.len();
-                let map = map_of(maps, n_coils, plane, set, coil);
-                conj_mul_add(q, &map[range.clone()], &image[range]);
-            }
-        });
+/// Sum of squares over coils of `[coil, plane]`: `[plane, lane]`.
+pub(super) fn sum_of_squares<V: Value>(maps: &[V], plane: usize) -> Vec<f32> {
+    let mut density = vec![0.0f32; plane * V::WIDTH];
+    for map in maps.chunks_exact(plane) {
+        V::add_power(&mut density, map);
     }
-}
-
-/// `scale * matrix + lambda` with both triangles, from the lower one; `[i, j, group]`.
-fn both_triangles(
-    lower: &[Complex32],
-    size: usize,
-    groups: usize,
-    scale: f32,
-    lambda: f32,
-) -> Vec<Complex32> {
-    let mut full = vec![Complex32::ZERO; lower.len()];
-    for i in 0..size {
-        for j in 0..=i {
-            let from = &lower[(i * size + j) * groups..(i * size + j + 1) * groups];
-            for (g, v) in from.iter().enumerate() {
-                let v = v * scale;
-                if i == j {
-                    full[(i * size + i) * groups + g] = Complex32::new(v.re + lambda, 0.0);
-                } else {
-                    full[(i * size + j) * groups + g] = v;
-                    full[(j * size + i) * groups + g] = v.conj();
-                }
-            }
-        }
-    }
-    full
+    density
 }
 
 /// Inverts `scale * matrix + lambda` for many small Hermitian matrices at once, and the diagonal of the noise
 /// covariance `(N + lambda)⁻¹ N (N + lambda)⁻¹`.
-struct Invert<'a> {
+struct Invert<'a, V> {
     size: usize,
     groups: usize,
     scale: f32,
     lambda: f32,
     /// `[i, j, group]`, lower triangle given, all of the inverse returned.
-    matrix: &'a mut [Complex32],
-    /// `[i, group]`.
+    matrix: &'a mut [V],
+    /// All of `scale * matrix + lambda`, where there is room for it.
+    normal: &'a mut [V],
+    /// `[i, group, lane]`, where there is room for it.
     variance: &'a mut [f32],
 }
 
-/// Matrices that are inverted side by side.
-const LANES: usize = 8;
-
-impl Kernel for Invert<'_> {
+impl<V: Value> Kernel for Invert<'_, V> {
     type Out = ();
     #[inline(always)]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "lanes of several arrays share one index: the form that is vectorised"
+    )]
     fn run<const FMA: bool>(self) {
         let n = self.size;
         let mut re = vec![[0.0f64; LANES]; n * n];
         let mut im = vec![[0.0f64; LANES]; n * n];
-        let mut factor = [[[0.0f64; LANES]; 2]; 1];
         let lambda = f64::from(self.lambda);
-        for start in (0..self.groups).step_by(LANES) {
-            let width = LANES.min(self.groups - start);
+        for start in (0..self.groups).step_by(V::PACKED) {
+            let at = |i: usize, j: usize| {
+                let from = (i * n + j) * self.groups;
+                from + start..from + (start + V::PACKED).min(self.groups)
+            };
             for i in 0..n {
                 for j in 0..=i {
-                    let from = &self.matrix[(i * n + j) * self.groups + start..][..width];
+                    let mut v = V::pack(&self.matrix[at(i, j)]);
+                    let (re_ij, im_ij) = (&mut re[i * n + j], &mut im[i * n + j]);
                     for l in 0..LANES {
-                        // Lanes beyond the end repeat the last matrix: they are never stored.
-                        let v = from[l.min(width - 1)] * self.scale;
-                        let diagonal = if i == j { lambda } else { 0.0 };
-                        re[i * n + j][l] = f64::from(v.re) + diagonal;
-                        im[i * n + j][l] = if i == j { 0.0 } else { f64::from(v.im) };
-                        re[j * n + i][l] = re[i * n + j][l];
-                        im[j * n + i][l] = -im[i * n + j][l];
+                        v.re[l] *= self.scale;
+                        v.im[l] *= self.scale;
+                        if i == j {
+                            v.re[l] += self.lambda;
+                            v.im[l] = 0.0;
+                        }
+                        re_ij[l] = f64::from(v.re[l]);
+                        im_ij[l] = f64::from(v.im[l]);
+                    }
+                    re[j * n + i] = re[i * n + j];
+                    im[j * n + i] = im[i * n + j].map(|v| -v);
+                    if !self.normal.is_empty() {
+                        V::unpack(&v, &mut self.normal[at(i, j)]);
+                        v.im = v.im.map(|v| -v);
+                        V::unpack(&v, &mut self.normal[at(j, i)]);
                     }
                 }
             }
@@ -672,14 +692,14 @@ impl Kernel for Invert<'_> {
                     if i == k {
                         continue;
                     }
-                    factor[0] = [re[i * n + k], im[i * n + k]];
+                    let (factor_re, factor_im) = (re[i * n + k], im[i * n + k]);
                     re[i * n + k] = [0.0; LANES];
                     im[i * n + k] = [0.0; LANES];
                     for j in 0..n {
                         let (row_re, row_im) = (re[k * n + j], im[k * n + j]);
                         let (a, b) = (&mut re[i * n + j], &mut im[i * n + j]);
                         for l in 0..LANES {
-                            let [fr, fi] = [factor[0][0][l], factor[0][1][l]];
+                            let (fr, fi) = (factor_re[l], factor_im[l]);
                             a[l] -= fr * row_re[l] - fi * row_im[l];
                             b[l] -= fr * row_im[l] + fi * row_re[l];
                         }
@@ -689,18 +709,21 @@ impl Kernel for Invert<'_> {
             for i in 0..n {
                 let mut squares = [0.0f64; LANES];
                 for j in 0..n {
+                    let (a, b) = (&re[i * n + j], &im[i * n + j]);
+                    let mut v = Lanes::ZERO;
                     for l in 0..LANES {
-                        let (a, b) = (re[i * n + j][l], im[i * n + j][l]);
-                        squares[l] += a * a + b * b;
+                        squares[l] += a[l] * a[l] + b[l] * b[l];
+                        v.re[l] = a[l] as f32;
+                        v.im[l] = b[l] as f32;
                     }
-                    let to = &mut self.matrix[(i * n + j) * self.groups + start..][..width];
-                    for (l, v) in to.iter_mut().enumerate() {
-                        *v = Complex32::new(re[i * n + j][l] as f32, im[i * n + j][l] as f32);
-                    }
+                    V::unpack(&v, &mut self.matrix[at(i, j)]);
                 }
-                let to = &mut self.variance[i * self.groups + start..][..width];
-                for (l, v) in to.iter_mut().enumerate() {
-                    *v = (re[i * n + i][l] - lambda * squares[l]).max(0.0) as f32;
+                if !self.variance.is_empty() {
+                    let first = (i * self.groups + start) * V::WIDTH;
+                    let end = (first + LANES).min((i + 1) * self.groups * V::WIDTH);
+                    for (l, v) in self.variance[first..end].iter_mut().enumerate() {
+                        *v = (re[i * n + i][l] - lambda * squares[l]).max(0.0) as f32;
+                    }
                 }
             }
         }

@@ -21,6 +21,7 @@ mod compress;
 mod lattice;
 mod noise;
 mod solver;
+mod value;
 
 #[cfg(test)]
 mod tests;

@@ -83,7 +83,7 @@ pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [us
 }
 
 /// Adds the squared magnitude per component, divided by `n`, of one replica's image.
-pub(super) fn add_power(power: &mut [f32], image: &[Complex32], n: usize) {
+pub(super) fn add_power(power: &mut [f32], image: impl Iterator<Item = Complex32>, n: usize) {
     let scale = 0.5 / n as f32;
     for (p, v) in power.iter_mut().zip(image) {
         *p += v.norm_sqr() * scale;
