@@ -21,7 +21,8 @@ use cauda::data::{
 use cauda::device::Device;
 use cauda::ingest::{Ingest, IngestParams};
 use cauda::num::fft::{Direction, fft2};
-
+use cauda::num::linalg::mix;
+use cauda::recon::compress::{CompressMethod, CompressParams};
 use cauda::recon::csm::{CsmParams, maps};
 use cauda::recon::grappa::Apply;
 use cauda::recon::sense::{Lambda, Sense, SenseParams};
@@ -163,17 +164,22 @@ fn read(job: &Job) {
 /// after the transform along its readout).
 fn frame(job: &Job) -> (Scan, Frame) {
     let name = &job.options["mask"];
-    let grid = job.array(&format!("ksp_{name}"));
+    let is_full = name == "full";
+    let grid = job.array(&if is_full {
+        name.clone()
+    } else {
+        format!("ksp_{name}")
+    });
     let [coils, ny, nx] = grid.shape[..] else {
         panic!("{:?}", grid.shape)
     };
     let samples = grid.complex();
-    let mask: Vec<bool> = job
-        .array(&format!("mask_{name}"))
-        .bytes
-        .iter()
-        .map(|b| *b != 0)
-        .collect();
+    let mask: Vec<bool> = if is_full {
+        vec![true; ny * nx]
+    } else {
+        let mask = job.array(&format!("mask_{name}"));
+        mask.bytes.iter().map(|b| *b != 0).collect()
+    };
     let is_lines = (0..ny).all(|y| (1..nx).all(|x| mask[y * nx + x] == mask[y * nx]));
     let (shape, step) = if is_lines {
         (
@@ -341,6 +347,29 @@ fn sense(job: &Job) {
     });
 }
 
+/// `[coil, sample]` through a whitening matrix.
+fn whiten(job: &Job) {
+    let (data, matrix) = (job.array("full"), job.array("whitening").complex());
+    let (coils, data) = (data.shape[0], data.complex());
+    serve(job, || mix(&matrix, coils, &data));
+}
+
+/// All samples of a slice calibrate and are compressed, as the peer's are.
+fn compress(job: &Job) {
+    let (_, frame) = frame(job);
+    let params = CompressParams {
+        method: CompressMethod::Svd,
+        n_virtual: 8,
+        ..CompressParams::default()
+    };
+    serve(job, || {
+        cauda::recon::compress::compress(&frame, &params)
+            .unwrap()
+            .kspace
+            .samples
+    });
+}
+
 /// The whole room `recon` on one frame: calibration, solution, combination, noise.
 fn recon(job: &Job, method: Method) {
     let (scan, frame) = frame(job);
@@ -383,6 +412,8 @@ fn main() {
         "ingest" => ingest(&job),
         "espirit" => espirit(&job),
         "sense" => sense(&job),
+        "whiten" => whiten(&job),
+        "compress" => compress(&job),
         "grappa" => recon(&job, Method::Grappa),
         _ => {
             eprintln!("peers: no operator {op}");

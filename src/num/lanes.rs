@@ -143,14 +143,21 @@ impl Lanes {
         }
     }
 
+    /// Times a real number.
     #[inline(always)]
-    fn scale(self, s: f32) -> Self {
+    pub fn scaled(self, s: f32) -> Self {
         both(|v, l| v[l] * s, &self)
+    }
+
+    /// Times a real number for every lane.
+    #[inline(always)]
+    pub(crate) fn times(self, b: [f32; LANES]) -> Self {
+        both(|v, l| v[l] * b[l], &self)
     }
 
     /// `self + s b`.
     #[inline(always)]
-    fn plus<const FMA: bool>(self, s: f32, b: Self) -> Self {
+    pub(crate) fn plus<const FMA: bool>(self, s: f32, b: Self) -> Self {
         Self {
             re: each(|l| fma::<FMA>(b.re[l], s, self.re[l])),
             im: each(|l| fma::<FMA>(b.im[l], s, self.im[l])),
@@ -167,6 +174,12 @@ impl Lanes {
             re: each(|l| fma::<FMA>(-ai[l], b.im[l], re[l])),
             im: each(|l| fma::<FMA>(ai[l], b.re[l], im[l])),
         }
+    }
+
+    /// `self - a b`, or `self - conj(a) b` where `CONJ`.
+    #[inline(always)]
+    pub(crate) fn minus_product<const FMA: bool, const CONJ: bool>(self, a: Self, b: Self) -> Self {
+        self.plus_product::<FMA, CONJ>(both(|v, l| -v[l], &a), b)
     }
 
     /// Times `c + i s`, or `c - i s` where `INVERSE`.
@@ -389,8 +402,8 @@ fn butterfly<const FMA: bool, const INVERSE: bool, const R: usize>(x: [Lanes; R]
             );
             let m1 = x[0].plus::<FMA>(COS[0], s1).plus::<FMA>(COS[1], s2);
             let m2 = x[0].plus::<FMA>(COS[1], s1).plus::<FMA>(COS[0], s2);
-            let e1 = d1.scale(SIN[0]).plus::<FMA>(SIN[1], d2);
-            let e2 = d1.scale(SIN[1]).plus::<FMA>(-SIN[0], d2);
+            let e1 = d1.scaled(SIN[0]).plus::<FMA>(SIN[1], d2);
+            let e2 = d1.scaled(SIN[1]).plus::<FMA>(-SIN[0], d2);
             y[0] = x[0].add(s1).add(s2);
             y[1] = m1.add(e1);
             y[2] = m2.add(e2);
@@ -505,7 +518,7 @@ slice_kernel!(
     /// `a *= b` with real `b`, element by element, over the shorter.
     mul_real = MulReal(a: &'a mut [Lanes], b: &'a [[f32; LANES]]) -> () {
         for (a, b) in a.iter_mut().zip(b) {
-            *a = both(|v, l| v[l] * b[l], a);
+            *a = a.times(*b);
         }
     }
 );
@@ -577,19 +590,58 @@ slice_kernel!(
     }
 );
 
+slice_kernel!(
+    /// Up to eight neighbouring columns of `[rows, pitch]`, from `first`, side by side; zero beyond the rows' ends.
+    load_columns = LoadColumns(
+        data: &'a [Complex32], pitch: usize, first: usize, to: &'a mut [Lanes]
+    ) -> () {
+        for (row, to) in data.chunks_exact(pitch).zip(to) {
+            *to = Lanes::load(&row[first..]);
+        }
+    }
+);
+slice_kernel!(
+    /// The opposite of [`load_columns`].
+    store_columns = StoreColumns(
+        from: &'a [Lanes], data: &'a mut [Complex32], pitch: usize, first: usize
+    ) -> () {
+        for (row, from) in data.chunks_exact_mut(pitch).zip(from) {
+            let count = (pitch - first).min(LANES);
+            from.store(&mut row[first..first + count]);
+        }
+    }
+);
+slice_kernel!(
+    /// As [`load_columns`], but row `k` goes to `to[place[k]]`.
+    gather_columns = GatherColumns(
+        data: &'a [Complex32], pitch: usize, first: usize, place: &'a [usize], to: &'a mut [Lanes]
+    ) -> () {
+        for (row, place) in data.chunks_exact(pitch).zip(place) {
+            to[*place] = Lanes::load(&row[first..]);
+        }
+    }
+);
+slice_kernel!(
+    /// The opposite of [`gather_columns`], times `scale`.
+    scatter_columns = ScatterColumns(
+        from: &'a [Lanes], place: &'a [usize], scale: f32, data: &'a mut [Complex32], pitch: usize, first: usize
+    ) -> () {
+        for (row, place) in data.chunks_exact_mut(pitch).zip(place) {
+            let row = &mut row[first..];
+            let count = row.len().min(LANES);
+            from[*place].scaled(scale).store(&mut row[..count]);
+        }
+    }
+);
+
 /// Rows side by side: `to[place(x)]` gets sample `x` of up to eight contiguous rows of length `n`.
 #[inline]
 pub fn gather_rows(rows: &[Complex32], n: usize, place: impl Fn(usize) -> usize, to: &mut [Lanes]) {
     let mut first = 0;
     #[cfg(target_arch = "x86_64")]
     if rows.len() == LANES * n && super::complex::has_avx2() {
-        for x in 0..n / 4 {
-            // SAFETY: AVX2, which the function requires, was found on this machine.
-            let tile = unsafe { avx2::columns(std::array::from_fn(|l| four(&rows[l * n..], x))) };
-            for (i, v) in tile.into_iter().enumerate() {
-                to[place(4 * x + i)] = v;
-            }
-        }
+        // SAFETY: AVX2, which the function requires, was found on this machine.
+        unsafe { avx2::gather_rows(rows, n, &place, to) };
         first = n / 4 * 4;
     }
     for x in first..n {
@@ -613,14 +665,8 @@ pub fn scatter_rows(
     let mut first = 0;
     #[cfg(target_arch = "x86_64")]
     if rows.len() == LANES * n && super::complex::has_avx2() {
-        for x in 0..n / 4 {
-            let at = std::array::from_fn(|i| from[place(4 * x + i)]);
-            // SAFETY: AVX2, which the function requires, was found on this machine.
-            let tile = unsafe { avx2::rows(at, scale) };
-            for (l, v) in tile.iter().enumerate() {
-                rows[l * n + 4 * x..l * n + 4 * x + 4].copy_from_slice(v);
-            }
-        }
+        // SAFETY: AVX2, which the function requires, was found on this machine.
+        unsafe { avx2::scatter_rows(from, n, &place, scale, rows) };
         first = n / 4 * 4;
     }
     for x in first..n {
@@ -629,11 +675,6 @@ pub fn scatter_rows(
             row[x] = v.get(l) * scale;
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn four(row: &[Complex32], x: usize) -> &[Complex32; 4] {
-    &row.as_chunks::<4>().0[x]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -671,10 +712,43 @@ mod avx2 {
         ]
     }
 
+    /// [`super::gather_rows`] of eight rows, for whole groups of four samples.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn gather_rows(
+        rows: &[Complex32],
+        n: usize,
+        place: impl Fn(usize) -> usize,
+        to: &mut [Lanes],
+    ) {
+        for x in 0..n / 4 {
+            let four = |l: usize| &rows[l * n..(l + 1) * n].as_chunks::<4>().0[x];
+            for (i, v) in columns(std::array::from_fn(four)).into_iter().enumerate() {
+                to[place(4 * x + i)] = v;
+            }
+        }
+    }
+
+    /// [`super::scatter_rows`] of eight rows, for whole groups of four samples.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn scatter_rows(
+        from: &[Lanes],
+        n: usize,
+        place: impl Fn(usize) -> usize,
+        scale: f32,
+        to: &mut [Complex32],
+    ) {
+        for x in 0..n / 4 {
+            let four = rows(std::array::from_fn(|i| from[place(4 * x + i)]), scale);
+            for (l, v) in four.iter().enumerate() {
+                to[l * n + 4 * x..l * n + 4 * x + 4].copy_from_slice(v);
+            }
+        }
+    }
+
     /// Four samples of eight rows, side by side.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn columns(rows: [&[Complex32; 4]; LANES]) -> [Lanes; 4] {
+    fn columns(rows: [&[Complex32; 4]; LANES]) -> [Lanes; 4] {
         // SAFETY: four complex values (`repr(C)`, two `f32` each) are the 32 bytes that an unaligned load reads.
         let t = transpose(rows.map(|r| unsafe { _mm256_loadu_ps(r.as_ptr().cast()) }));
         let mut out = [Lanes::ZERO; 4];
@@ -691,7 +765,7 @@ mod avx2 {
     /// The opposite of [`columns`], times `scale`.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn rows(columns: [Lanes; 4], scale: f32) -> [[Complex32; 4]; LANES] {
+    fn rows(columns: [Lanes; 4], scale: f32) -> [[Complex32; 4]; LANES] {
         let s = _mm256_set1_ps(scale);
         // SAFETY: each part holds the eight values that an unaligned load reads.
         let load = |v: &[f32; LANES]| unsafe { _mm256_mul_ps(_mm256_loadu_ps(v.as_ptr()), s) };

@@ -1,7 +1,8 @@
 //! Small dense linear algebra: Hermitian eigenvectors and Cholesky solves, over `faer` or by hand where it is tiny.
 
-use faer::{Mat, MatRef, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use num_complex::{Complex32, Complex64};
+use rayon::prelude::*;
 
 /// A factorisation that did not work.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -152,10 +153,88 @@ pub fn matmul(a: &[Complex64], b: &[Complex64], m: usize, k: usize, n: usize) ->
         .collect()
 }
 
+/// Samples of all coils that are multiplied at a time: what fits the cache.
+const PIECE: usize = 4096;
+
+/// `matrix` `[m, k]` times `data` `[k, n]`, for few rows and many samples, on the current rayon pool: `[m, n]`.
+pub fn mix(matrix: &[Complex32], k: usize, data: &[Complex32]) -> Vec<Complex32> {
+    let (m, n) = (matrix.len() / k.max(1), data.len() / k.max(1));
+    let mut out = vec![Complex32::ZERO; m * n];
+    fn halve(
+        dst: MatMut<'_, Complex32>,
+        left: MatRef<'_, Complex32>,
+        right: MatRef<'_, Complex32>,
+    ) {
+        let n = dst.ncols();
+        if n <= PIECE {
+            faer::linalg::matmul::matmul(
+                dst,
+                Accum::Replace,
+                left,
+                right,
+                Complex32::ONE,
+                Par::Seq,
+            );
+            return;
+        }
+        // The same pieces on any pool.
+        let half = (n / 2).next_multiple_of(64);
+        let (a, b) = dst.split_at_col_mut(half);
+        let (ra, rb) = right.split_at_col(half);
+        rayon::join(|| halve(a, left, ra), || halve(b, left, rb));
+    }
+    halve(
+        MatMut::from_row_major_slice_mut(&mut out, m, n),
+        MatRef::from_row_major_slice(matrix, m, k),
+        MatRef::from_row_major_slice(data, k, n),
+    );
+    out
+}
+
+/// `data dataᴴ` of `data` `[k, n]`, for few rows and many samples, on the current rayon pool: `[k, k]`.
+///
+/// # Numerics
+/// `f32` over at most 512 samples, `f64` beyond; the same bits for any number of threads.
+pub fn gram(data: &[Complex32], k: usize) -> Vec<Complex64> {
+    const CHUNK: usize = 512;
+    let n = data.len() / k.max(1);
+    let all = MatRef::from_row_major_slice(data, k, n);
+    let parts: Vec<Vec<Complex64>> = (0..n.div_ceil(PIECE))
+        .into_par_iter()
+        .map(|piece| {
+            let mut sum = vec![Complex64::ZERO; k * k];
+            let mut part = vec![Complex32::ZERO; k * k];
+            for start in (piece * PIECE..((piece + 1) * PIECE).min(n)).step_by(CHUNK) {
+                let some = all.subcols(start, CHUNK.min(n - start));
+                faer::linalg::matmul::matmul(
+                    MatMut::from_row_major_slice_mut(&mut part, k, k),
+                    Accum::Replace,
+                    some,
+                    some.adjoint(),
+                    Complex32::ONE,
+                    Par::Seq,
+                );
+                for (s, p) in sum.iter_mut().zip(&part) {
+                    *s += Complex64::new(p.re.into(), p.im.into());
+                }
+            }
+            sum
+        })
+        .collect();
+    let mut sum = vec![Complex64::ZERO; k * k];
+    for part in parts {
+        for (s, p) in sum.iter_mut().zip(part) {
+            *s += p;
+        }
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::num::rng::Rng;
+    use crate::num::testing::{assert_same_on_any_threads, nrmse};
 
     fn hermitian(n: usize, seed: u64) -> Vec<Complex64> {
         let v: Vec<Complex64> = Rng::new(seed)
@@ -229,5 +308,43 @@ mod tests {
             cholesky(&bad, n),
             Err(LinalgError::NotPositiveDefinite { pivot: 3, .. })
         ));
+    }
+
+    #[test]
+    fn long_products_are_sums_of_their_definition() {
+        let narrow = |v: &Complex64| Complex32::new(v.re as f32, v.im as f32);
+        let close = |found: &[Complex32], expected: &[Complex64]| {
+            let error = nrmse(found, &expected.iter().map(narrow).collect::<Vec<_>>());
+            assert!(error < 1e-6, "{error}");
+        };
+        for n in [1, 7, 600, 9000] {
+            let (matrix, data) = (Rng::new(3).complex(2 * 3), Rng::new(4).complex(3 * n));
+            let at = |i: usize| Complex64::new(data[i].re.into(), data[i].im.into());
+            let mixed: Vec<Complex64> = (0..2 * n)
+                .map(|i| {
+                    (0..3)
+                        .map(|k| {
+                            let m = matrix[i / n * 3 + k];
+                            Complex64::new(m.re.into(), m.im.into()) * at(k * n + i % n)
+                        })
+                        .sum()
+                })
+                .collect();
+            close(&mix(&matrix, 3, &data), &mixed);
+            let products: Vec<Complex64> = (0..9)
+                .map(|i| {
+                    (0..n)
+                        .map(|x| at(i / 3 * n + x) * at(i % 3 * n + x).conj())
+                        .sum()
+                })
+                .collect();
+            let found: Vec<Complex32> = gram(&data, 3).iter().map(narrow).collect();
+            close(&found, &products);
+            // Wrong twin: the other factor conjugated.
+            let turned: Vec<Complex32> = found.iter().map(|v| v.conj()).collect();
+            assert!(nrmse(&turned, &found) > 1e-2 || n == 9000);
+        }
+        assert_same_on_any_threads(|| gram(&Rng::new(6).complex(3 * 9000), 3));
+        assert_same_on_any_threads(|| mix(&[Complex32::I; 6], 3, &Rng::new(6).complex(3 * 9000)));
     }
 }

@@ -1,6 +1,5 @@
 //! The matrices of coil compression, and their product with k-space.
 
-use faer::{Accum, MatMut, MatRef, Par};
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
@@ -8,7 +7,7 @@ use super::{CompressMethod, CompressParams};
 use crate::data::{Frame, KSpace, Shape};
 use crate::num::complex::mul_add;
 use crate::num::fft::{Direction, Fft};
-use crate::num::linalg::{LinalgError, eigh};
+use crate::num::linalg::{LinalgError, eigh, gram, mix};
 use crate::recon::acs::Acs;
 
 /// What turns coils into virtual coils.
@@ -43,9 +42,7 @@ impl Compression {
 
     fn svd(acs: &Acs, params: &CompressParams) -> Result<Self, LinalgError> {
         let n = acs.shape.coil;
-        let len = acs.samples.len() / n.max(1);
-        let covariance = covariance(n, |c| acs.samples[c * len..(c + 1) * len].iter().copied());
-        let eigen = eigh(&covariance, n)?;
+        let eigen = eigh(&gram(&acs.samples, n), n)?;
         let (n_virtual, energy) = keep(&eigen.values, params);
         let matrix = eigen.vectors[..n_virtual * n]
             .iter()
@@ -126,7 +123,7 @@ impl Compression {
 
     fn run_kspace(&self, kspace: &KSpace) -> KSpace {
         let samples = match &self.matrices {
-            Matrices::One(matrix) => self.product(matrix, &kspace.samples),
+            Matrices::One(matrix) => mix(matrix, self.n_coils, &kspace.samples),
             Matrices::PerPosition(matrices) => self.per_position(matrices, kspace),
         };
         KSpace {
@@ -138,19 +135,6 @@ impl Compression {
             ro_range: kspace.ro_range.clone(),
             samples,
         }
-    }
-
-    fn product(&self, matrix: &[Complex32], samples: &[Complex32]) -> Vec<Complex32> {
-        let n = samples.len() / self.n_coils.max(1);
-        let mut out = vec![Complex32::ZERO; self.n_virtual * n];
-        let left = MatRef::from_row_major_slice(matrix, self.n_virtual, self.n_coils);
-        let right = MatRef::from_row_major_slice(samples, self.n_coils, n);
-        multiply(
-            MatMut::from_row_major_slice_mut(&mut out, self.n_virtual, n),
-            left,
-            right,
-        );
-        out
     }
 
     fn per_position(&self, matrices: &[Complex32], kspace: &KSpace) -> Vec<Complex32> {
@@ -179,20 +163,6 @@ impl Compression {
             });
         out
     }
-}
-
-/// `dst = left * right`, halved along the columns until a piece fits the cache: the same pieces on any pool.
-fn multiply(dst: MatMut<'_, Complex32>, left: MatRef<'_, Complex32>, right: MatRef<'_, Complex32>) {
-    const PIECE: usize = 4096;
-    let n = dst.ncols();
-    if n <= PIECE {
-        faer::linalg::matmul::matmul(dst, Accum::Replace, left, right, Complex32::ONE, Par::Seq);
-        return;
-    }
-    let half = (n / 2).next_multiple_of(64);
-    let (a, b) = dst.split_at_col_mut(half);
-    let (ra, rb) = right.split_at_col(half);
-    rayon::join(|| multiply(a, left, ra), || multiply(b, left, rb));
 }
 
 fn narrow(v: Complex64) -> Complex32 {

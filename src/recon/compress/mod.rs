@@ -11,8 +11,10 @@ pub(crate) mod apply;
 
 use serde::{Deserialize, Serialize};
 
+use super::acs;
 use super::error::ReconError;
 use super::params::require;
+use crate::data::{Calibration, Frame};
 
 /// How coils are compressed.
 #[derive(
@@ -66,4 +68,21 @@ impl CompressParams {
             "above 0, at most 1",
         )
     }
+}
+
+/// The frame with virtual coils, calibrated from its own lines and its reference.
+///
+/// # Errors
+/// * [`ReconError::BadParam`].
+/// * [`ReconError::Singular`]: samples that are not finite.
+pub fn compress(frame: &Frame, params: &CompressParams) -> Result<Frame, ReconError> {
+    params.check()?;
+    let (block, origin) = acs::locate(frame, Calibration::Unstated);
+    let compression = apply::Compression::new(&acs::cut(frame, &block, origin), params);
+    let singular = |e: crate::num::linalg::LinalgError| ReconError::Singular {
+        method: "coil compression",
+        detail: e.to_string(),
+        key: "compress.method",
+    };
+    Ok(compression.map_err(singular)?.run(frame))
 }

@@ -8,19 +8,19 @@
 //! # Numerics
 //! The same image as unmixing with the zero-filled coil images, up to rounding; coils are summed in order.
 
+use std::sync::Arc;
+
 use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::calibrate::Weights;
 use super::unmix::{coarse_grid, smooth_length, unmixing};
 use crate::data::KSpace;
-use crate::num::complex::{mul, mul_add};
+use crate::num::complex::mul;
 use crate::num::fft::{Direction, Fft, fft2};
+use crate::num::lanes::{LANES, LaneFft, Lanes, add_power, gather_columns, mul_add};
 use crate::recon::combine::low_res::{LowRes, reciprocal, unit};
 use crate::recon::sampling::Lattice;
-
-/// Columns that are handled together: one cache line.
-const COLUMNS: usize = 8;
 
 /// Combined image and power of the unmixing weights, `[y, x]`.
 pub(crate) struct Unfolded {
@@ -66,25 +66,35 @@ impl Hybrid {
         Self { rows, nx, data }
     }
 
-    /// Columns `x` of one item, padded to `ny` with row `rows/2` at index `ny/2 + shift` (cyclic).
-    fn columns(
-        &self,
-        item: usize,
-        x: std::ops::Range<usize>,
-        ny: usize,
-        shift: i64,
-        out: &mut [Complex32],
-    ) {
-        let nx = self.nx;
-        out.fill(Complex32::ZERO);
-        let first = (ny / 2) as i64 - (self.rows / 2) as i64 + shift;
-        for row in 0..self.rows {
-            let y = (first + row as i64).rem_euclid(ny as i64) as usize;
-            let from = (item * self.rows + row) * nx + x.start;
-            for (j, v) in self.data[from..from + x.len()].iter().enumerate() {
-                out[j * ny + y] = *v;
-            }
+    /// Columns of one item from `x`, transformed along y into `out`, neither centred nor scaled: row `rows/2` is line
+    /// `shift`, lines that are not there are zero.
+    fn columns(&self, item: usize, x: usize, along_y: &AlongY, shift: i64, out: &mut [Lanes]) {
+        let ny = out.len();
+        let size = self.rows * self.nx;
+        let first = shift - (self.rows / 2) as i64;
+        let places: Vec<usize> = (first..first + self.rows as i64)
+            .map(|line| along_y.places[line.rem_euclid(ny as i64) as usize])
+            .collect();
+        if self.rows < ny {
+            out.fill(Lanes::ZERO);
         }
+        let rows = &self.data[item * size..(item + 1) * size];
+        gather_columns(rows, self.nx, x, &places, out);
+        along_y.fft.inverse(out);
+    }
+}
+
+/// Columns side by side, and the place of every line in them.
+struct AlongY {
+    fft: Arc<LaneFft>,
+    places: Vec<usize>,
+}
+
+impl AlongY {
+    fn new(n: usize) -> Self {
+        let fft = LaneFft::plan(n);
+        let places = fft.places();
+        Self { fft, places }
     }
 }
 
@@ -106,52 +116,39 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
     let reference = Hybrid::new(&reference, low.support[1], low.support[2], nx);
     let folded = folded_rows(kspace, &lattice);
 
-    // Folding repeats the short transform; its centre against that of the grid is a shift of the weights' spectrum.
+    // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
     let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
-    // Index of the folded column that belongs to y = 0: (0 - ny/2 + m/2) mod m.
-    let first = (m / 2 + m * ny - ny / 2) % m;
-    let scale = 1.0 / (lattice.r1 as f32).sqrt();
-    let long = Fft::plan(ny, Direction::Inverse);
-    let short = Fft::plan(m, Direction::Inverse);
-    let blocks: Vec<(Vec<Complex32>, Vec<f32>)> = (0..nx.div_ceil(COLUMNS))
+    let [long, short] = [ny, m].map(AlongY::new);
+    // What the unitary transforms would have scaled with.
+    let long_scale = 1.0 / (ny as f32).sqrt();
+    let scale = long_scale / ((m * lattice.r1) as f32).sqrt();
+    let blocks: Vec<(Vec<Lanes>, Vec<[f32; LANES]>)> = (0..nx.div_ceil(LANES))
         .into_par_iter()
         .map(|block| {
-            let x = block * COLUMNS;
-            let width = COLUMNS.min(nx - x);
-            let mut u = vec![Complex32::ZERO; width * ny];
-            let mut a = vec![Complex32::ZERO; width * m];
-            let mut sum = vec![Complex32::ZERO; width * ny];
-            let mut gain = vec![0.0f32; width * ny];
+            let x = block * LANES;
+            let mut u = vec![Lanes::ZERO; ny];
+            let mut a = vec![Lanes::ZERO; m];
+            let mut sum = vec![Lanes::ZERO; ny];
+            let mut gain = vec![[0.0f32; LANES]; ny];
             for coil in 0..n_coils {
-                numerators.columns(coil, x..x + width, ny, shift, &mut u);
-                long.run_rows_here(&mut u);
-                folded.columns(coil, x..x + width, m, 0, &mut a);
-                short.run_rows_here(&mut a);
-                for j in 0..width {
-                    let column = &a[j * m..(j + 1) * m];
-                    let (u, sum) = (&u[j * ny..(j + 1) * ny], &mut sum[j * ny..(j + 1) * ny]);
-                    for (g, u) in gain[j * ny..(j + 1) * ny].iter_mut().zip(u.iter()) {
-                        *g += u.norm_sqr();
-                    }
-                    let mut y = 0;
-                    let mut at = first;
-                    while y < ny {
-                        let n = (m - at).min(ny - y);
-                        mul_add(&mut sum[y..y + n], &u[y..y + n], &column[at..at + n]);
-                        y += n;
-                        at = 0;
-                    }
+                numerators.columns(coil, x, &long, shift, &mut u);
+                folded.columns(coil, x, &short, 0, &mut a);
+                add_power(&mut gain, &u);
+                for (sum, u) in sum.chunks_exact_mut(m).zip(u.chunks_exact(m)) {
+                    mul_add(sum, u, &a);
                 }
             }
-            power.columns(0, x..x + width, ny, 0, &mut u);
-            long.run_rows_here(&mut u);
-            let mut phase = vec![Complex32::ZERO; width * ny];
-            reference.columns(0, x..x + width, ny, 0, &mut phase);
-            long.run_rows_here(&mut phase);
-            for i in 0..width * ny {
-                let inverse = reciprocal(u[i].re * power_scale);
-                sum[i] = sum[i] * unit(phase[i]) * (scale * inverse.sqrt());
-                gain[i] *= inverse;
+            power.columns(0, x, &long, 0, &mut u);
+            let mut phase = vec![Lanes::ZERO; ny];
+            reference.columns(0, x, &long, 0, &mut phase);
+            for y in 0..ny {
+                for l in 0..LANES {
+                    let inverse = reciprocal(u[y].re[l] * long_scale * power_scale);
+                    let turn = unit(phase[y].get(l)) * (scale * inverse.sqrt());
+                    let v = sum[y].get(l) * turn;
+                    sum[y].set(l, v);
+                    gain[y][l] *= inverse * long_scale * long_scale;
+                }
             }
             (sum, gain)
         })
@@ -163,12 +160,11 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
         .zip(power.par_chunks_mut(nx))
         .enumerate()
         .for_each(|(y, (voxels, power))| {
-            for (block, (sum, gain)) in blocks.iter().enumerate() {
-                let x = block * COLUMNS;
-                for j in 0..sum.len() / ny {
-                    voxels[x + j] = sum[j * ny + y];
-                    power[x + j] = gain[j * ny + y];
-                }
+            let y = (y + ny - ny / 2) % ny;
+            let out = voxels.chunks_mut(LANES).zip(power.chunks_mut(LANES));
+            for ((voxels, power), (sum, gain)) in out.zip(&blocks) {
+                sum[y].store(voxels);
+                power.copy_from_slice(&gain[y][..power.len()]);
             }
         });
     Unfolded { voxels, power }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use num_complex::Complex32;
 use rayon::prelude::*;
 
+use super::banded::Banded;
 use super::lattice::Folding;
 use super::value::{PerLane, Value};
 use crate::num::complex::{Kernel, dispatch};
@@ -23,9 +24,13 @@ pub(super) struct Shared<'a, V> {
     pub(super) inner_parallel: bool,
     /// Along pe2 and pe1.
     ffts: [Arc<LaneFft>; 2],
-    /// `rest / (n1 n2)`, as the transforms need it.
-    rest: Weights,
+    /// What transforms multiply with, over `n1 n2`: the rest beside the lattice, or the mask where it is along one axis.
+    transformed: Weights,
+    /// Weight of every line of the plane, counted from `o`.
+    mask: Vec<f32>,
     is_exact: bool,
+    /// Whether the mask is along one axis and no lattice: the lattice then has no part in the solution.
+    is_banded: bool,
     /// Place of each measured line in a transformed plane.
     line_places: Vec<usize>,
     /// Factor of each measured line's sample on the way in: phase, weight and the scale of the transform.
@@ -86,7 +91,14 @@ impl<'a, V: Value> Shared<'a, V> {
         let ffts = folding.grid.map(LaneFft::plan);
         let places = [ffts[0].places(), ffts[1].places()];
         let scale = 1.0 / (n1 * n2) as f32;
-        let rest = Weights::new::<V>(&ffts, |_, k2, k1| folding.rest[k2 * n1 + k1] * scale);
+        let mut mask = vec![0.0f32; n1 * n2];
+        for (place, weight) in folding.places.iter().zip(&folding.weights) {
+            mask[*place] += weight;
+        }
+        let is_exact = folding.is_exact();
+        let is_banded = n2 == 1 && n_sets == 1 && !is_exact;
+        let weights = if is_banded { &mask } else { &folding.rest };
+        let transformed = Weights::new::<V>(&ffts, |_, k2, k1| weights[k2 * n1 + k1] * scale);
         let line_places = folding
             .places
             .iter()
@@ -105,9 +117,11 @@ impl<'a, V: Value> Shared<'a, V> {
             lambda,
             with_noise,
             inner_parallel,
-            is_exact: folding.is_exact(),
+            is_exact,
+            is_banded,
             ffts,
-            rest,
+            transformed,
+            mask,
             line_places,
             line_factors,
             voxel_phase,
@@ -146,15 +160,11 @@ impl<'a, V: Value> Shared<'a, V> {
                     }
                     continue;
                 }
-                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
-                    *v = V::pack(&row[at.clone()]);
-                }
+                V::pack_columns(image, n1, at.start, &mut buffer);
                 columns.forward(&mut buffer);
                 lanes::mul_real(&mut buffer, weights_of);
                 columns.inverse(&mut buffer);
-                for (v, row) in buffer.iter().zip(image.chunks_exact_mut(n1)) {
-                    V::unpack(v, &mut row[at.clone()]);
-                }
+                V::unpack_columns(&buffer, image, n1, at.start);
             }
         }
         some_rows(image, V::rows_inverse);
@@ -174,10 +184,7 @@ impl<'a, V: Value> Shared<'a, V> {
             .zip(weights.lanes.par_chunks(n2))
             .enumerate()
             .for_each(|(group, (buffer, weights))| {
-                let at = group * V::PACKED..((group + 1) * V::PACKED).min(n1);
-                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
-                    *v = V::pack(&row[at.clone()]);
-                }
+                V::pack_columns(image, n1, group * V::PACKED, buffer);
                 columns.forward(buffer);
                 lanes::mul_real(buffer, weights);
                 columns.inverse(buffer);
@@ -268,14 +275,9 @@ impl<'a, V: Value> Shared<'a, V> {
         if n2 > 1 {
             let mut buffer = vec![Lanes::ZERO; n2];
             for start in (0..n1).step_by(V::PACKED) {
-                let at = start..(start + V::PACKED).min(n1);
-                for (v, row) in buffer.iter_mut().zip(image.chunks_exact(n1)) {
-                    *v = V::pack(&row[at.clone()]);
-                }
+                V::pack_columns(image, n1, start, &mut buffer);
                 self.ffts[0].inverse(&mut buffer);
-                for (v, row) in buffer.iter().zip(image.chunks_exact_mut(n1)) {
-                    V::unpack(v, &mut row[at.clone()]);
-                }
+                V::unpack_columns(&buffer, image, n1, start);
             }
         }
     }
@@ -300,6 +302,8 @@ pub(super) struct Column<'a, V> {
     pub(super) block_variance: Vec<f32>,
     /// Preconditioner of an irregular mask over two axes; empty otherwise.
     circulant: Vec<Circulant>,
+    /// Preconditioner of a mask along one axis.
+    banded: Option<Banded>,
 }
 
 /// A preconditioner `D Fᴴ C F D` of one set: `D` evens out the sensitivity, `C` the local density of the mask.
@@ -339,7 +343,16 @@ impl<'a, V: Value> Column<'a, V> {
         let folds = folding.members.len();
         let size = folds * shared.n_sets;
         let [rows, width] = folding.domain;
-        let groups = rows * width;
+        let banded = shared.is_banded.then(|| {
+            let density = sum_of_squares(&maps, plane);
+            let full = |d: f32| folding.mean_weight as f32 * d + shared.lambda;
+            Banded::new(&maps, &density, &shared.mask, shared.lambda, full)
+        });
+        // Blocks are wanted to solve, or for the noise.
+        let groups = match shared.is_banded && !shared.with_noise {
+            true => 0,
+            false => rows * width,
+        };
         let mut gram = vec![V::ZERO; size * size * groups];
         for i in 0..size {
             for j in 0..=i {
@@ -357,7 +370,7 @@ impl<'a, V: Value> Column<'a, V> {
                 }
             }
         }
-        let mut normal = if shared.is_exact {
+        let mut normal = if shared.is_exact || shared.is_banded {
             Vec::new()
         } else {
             vec![V::ZERO; gram.len()]
@@ -398,6 +411,7 @@ impl<'a, V: Value> Column<'a, V> {
             shared,
             n_coils,
             circulant,
+            banded,
             is_row,
             maps,
             unmixed,
@@ -413,6 +427,9 @@ impl<'a, V: Value> Column<'a, V> {
 
     /// `z = M⁻¹ r`, block by block, or the circulant one.
     fn precondition(&self, r: &[V], z: &mut [V], room: &mut Room<V>) {
+        if let Some(banded) = &self.banded {
+            return banded.apply(r, z, &mut room.turned);
+        }
         if self.circulant.is_empty() {
             z.fill(V::ZERO);
             self.add_blocks(&self.inverse, r, z);
@@ -457,10 +474,13 @@ impl<'a, V: Value> Column<'a, V> {
         }
     }
 
-    /// `q += Sᴴ Fᴴ rest F S p`.
-    fn add_rest(&self, p: &[V], q: &mut [V], room: &mut Room<V>) {
-        if self.shared.is_exact {
-            return;
+    /// `q = (Sᴴ Fᴴ W F S + lambda) p`.
+    fn normal(&self, p: &[V], q: &mut [V], room: &mut Room<V>) {
+        q.fill(V::ZERO);
+        if self.shared.is_banded {
+            V::axpy(&[self.shared.lambda; LANES], p, q);
+        } else {
+            self.add_blocks(&self.normal, p, q);
         }
         let coil_image = |coil: usize, image: &mut [V]| {
             let plane = image.len();
@@ -469,7 +489,8 @@ impl<'a, V: Value> Column<'a, V> {
                 let p = &p[set * plane..(set + 1) * plane];
                 V::mul_add(image, self.map(set, coil), p);
             }
-            self.shared.filter(image, &self.shared.rest, &self.is_row);
+            self.shared
+                .filter(image, &self.shared.transformed, &self.is_row);
         };
         self.sum_over_coils(&self.maps, coil_image, q, room);
     }
@@ -577,9 +598,7 @@ impl<'a, V: Value> Column<'a, V> {
                 break;
             }
             V::xpby(&z, &beta, &mut p);
-            q.fill(V::ZERO);
-            self.add_blocks(&self.normal, &p, &mut q);
-            self.add_rest(&p, &mut q, room);
+            self.normal(&p, &mut q, room);
             let curvature = V::dot_real(&p, &q);
             let mut alpha = [0.0f32; LANES];
             for l in 0..V::WIDTH {

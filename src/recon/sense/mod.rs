@@ -6,9 +6,10 @@
 //! encoding plane. The mask is written as a lattice `H` with weight `c` plus the rest `E` (calibration lines, missing
 //! lattice points, or everything when there is no lattice). The lattice part of the normal operator couples only the
 //! voxels that fold onto each other: blocks of `reduction x sets` unknowns, inverted exactly (direct unfolding). With
-//! `E = 0` that is the solution; otherwise it preconditions conjugate gradients on the full normal operator. Irregular
-//! masks over two axes are preconditioned by the local density of the mask instead, and coils are mixed into as few
-//! as the maps of a place need where that leaves the operator unchanged beside the Tikhonov weight.
+//! `E = 0` that is the solution; otherwise it preconditions conjugate gradients on the full normal operator. Masks along
+//! one axis are preconditioned by the band of the normal operator in k-space instead, irregular masks over two axes by
+//! the local density of the mask, and coils are mixed into as few as the maps of a place need where that leaves the
+//! operator unchanged beside the Tikhonov weight.
 
 use num_complex::Complex32;
 
@@ -16,6 +17,7 @@ use super::sampling::{self, Lattice};
 use crate::data::{Csm, Fault, FaultKind, KSpace, Line, Shape};
 use crate::device::Recipe;
 
+mod banded;
 mod column;
 mod compress;
 mod lattice;
@@ -45,7 +47,7 @@ pub enum SenseSolver {
     Auto,
     /// Direct unfolding only: the mask must be a lattice over the whole grid.
     Unfold,
-    /// Conjugate gradients with the diagonal alone as preconditioner, whatever the mask.
+    /// Conjugate gradients, whatever the mask.
     Cg,
 }
 

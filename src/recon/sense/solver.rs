@@ -175,7 +175,7 @@ impl<V: Value> Job<'_, V> {
         let measured = columns
             .clone()
             .filter(|x| self.replicas > 0 && x % stride == stride / 2);
-        let mut maps: Vec<V> = gather(&self.csm.maps, nx, columns.clone());
+        let mut maps: Vec<V> = V::gather(&self.csm.maps, nx, first);
         let density: Vec<f32> = maps
             .chunks_exact(n_coils * plane)
             .flat_map(|set| sum_of_squares(set, plane))
@@ -189,7 +189,7 @@ impl<V: Value> Job<'_, V> {
                 done: Default::default(),
             };
         }
-        let samples: Vec<V> = gather(&self.hybrid, nx, columns.clone());
+        let samples: Vec<V> = V::gather(&self.hybrid, nx, first);
         let mut unmixed = Vec::new();
         // Unfolding needs each coil once: only iterations repay mixing them.
         if !self.shared.folding.is_exact()
@@ -279,11 +279,4 @@ fn energy_of_columns(data: &[Complex32], nx: usize) -> Vec<f64> {
         }
     }
     energy
-}
-
-/// Neighbouring columns of `[rows, nx]`, side by side.
-fn gather<V: Value>(data: &[Complex32], nx: usize, columns: std::ops::Range<usize>) -> Vec<V> {
-    data.chunks_exact(nx)
-        .map(|row| V::load(&row[columns.clone()]))
-        .collect()
 }

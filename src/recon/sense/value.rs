@@ -19,8 +19,8 @@ pub(super) trait Value: Copy + Default + PartialEq + Send + Sync + 'static {
     /// Neighbouring elements that fill [`Lanes`].
     const PACKED: usize = LANES / Self::WIDTH;
 
-    /// Neighbours along the readout; zero beyond the end of `from`.
-    fn load(from: &[Complex32]) -> Self;
+    /// Neighbouring columns of `[rows, nx]`; zero beyond the rows' ends.
+    fn gather(data: &[Complex32], nx: usize, first: usize) -> Vec<Self>;
     fn store(&self, to: &mut [Complex32]);
     fn get(&self, lane: usize) -> Complex32;
     fn set(&mut self, lane: usize, v: Complex32);
@@ -28,6 +28,9 @@ pub(super) trait Value: Copy + Default + PartialEq + Send + Sync + 'static {
     /// Up to [`Value::PACKED`] elements; zero beyond the end of `from`.
     fn pack(from: &[Self]) -> Lanes;
     fn unpack(v: &Lanes, to: &mut [Self]);
+    /// [`Value::pack`] of every row of `[rows, pitch]`, from `first`.
+    fn pack_columns(from: &[Self], pitch: usize, first: usize, to: &mut [Lanes]);
+    fn unpack_columns(from: &[Lanes], to: &mut [Self], pitch: usize, first: usize);
 
     fn mul(out: &mut [Self], a: &[Self], b: &[Self]);
     fn mul_add(out: &mut [Self], a: &[Self], b: &[Self]);
@@ -50,8 +53,10 @@ impl Value for Lanes {
     const ZERO: Self = Self::ZERO;
     const WIDTH: usize = LANES;
 
-    fn load(from: &[Complex32]) -> Self {
-        Self::load(from)
+    fn gather(data: &[Complex32], nx: usize, first: usize) -> Vec<Self> {
+        let mut out = vec![Self::ZERO; data.len() / nx];
+        lanes::load_columns(data, nx, first, &mut out);
+        out
     }
     fn store(&self, to: &mut [Complex32]) {
         self.store(to);
@@ -70,6 +75,16 @@ impl Value for Lanes {
     }
     fn unpack(v: &Lanes, to: &mut [Self]) {
         to[0] = *v;
+    }
+    fn pack_columns(from: &[Self], pitch: usize, first: usize, to: &mut [Lanes]) {
+        for (to, row) in to.iter_mut().zip(from.chunks_exact(pitch)) {
+            *to = row[first];
+        }
+    }
+    fn unpack_columns(from: &[Lanes], to: &mut [Self], pitch: usize, first: usize) {
+        for (from, row) in from.iter().zip(to.chunks_exact_mut(pitch)) {
+            row[first] = *from;
+        }
     }
 
     fn mul(out: &mut [Self], a: &[Self], b: &[Self]) {
@@ -114,8 +129,8 @@ impl Value for Complex32 {
     const ZERO: Self = Self::ZERO;
     const WIDTH: usize = 1;
 
-    fn load(from: &[Complex32]) -> Self {
-        from[0]
+    fn gather(data: &[Complex32], nx: usize, first: usize) -> Vec<Self> {
+        data.iter().skip(first).step_by(nx).copied().collect()
     }
     fn store(&self, to: &mut [Complex32]) {
         to[0] = *self;
@@ -134,6 +149,12 @@ impl Value for Complex32 {
     }
     fn unpack(v: &Lanes, to: &mut [Self]) {
         v.store(to);
+    }
+    fn pack_columns(from: &[Self], pitch: usize, first: usize, to: &mut [Lanes]) {
+        lanes::load_columns(from, pitch, first, to);
+    }
+    fn unpack_columns(from: &[Lanes], to: &mut [Self], pitch: usize, first: usize) {
+        lanes::store_columns(from, to, pitch, first);
     }
 
     fn mul(out: &mut [Self], a: &[Self], b: &[Self]) {
