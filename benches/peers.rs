@@ -11,13 +11,9 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use cauda::data::{
-    AcquisitionStamps, Calibration, Complex32, Csm, Frame, FrameKey, Geometry, KSpace, Line, Scan,
-    ScanEncoding, Shape, Space,
-};
+use cauda::data::{Complex32, Csm, Frame, KSpace, Line, Scan, Shape};
 use cauda::device::Device;
 use cauda::ingest::{Ingest, IngestParams};
 use cauda::num::fft::{Direction, fft2};
@@ -28,6 +24,9 @@ use cauda::recon::grappa::Apply;
 use cauda::recon::sense::{Lambda, Sense, SenseParams};
 use cauda::recon::{Method, Recon, ReconParams};
 use cauda::source::OpenOptions;
+
+mod support;
+use support::one_frame;
 
 /// What the timed section leaves: voxels or samples, for the comparison of quality.
 type Output = Vec<Complex32>;
@@ -218,51 +217,14 @@ fn frame(job: &Job) -> (Scan, Frame) {
             averages: 1,
         })
         .collect();
-    let matrix = [shape.ro, shape.pe1, shape.pe2];
-    let space = Space {
-        matrix,
-        field_of_view_mm: [240.0; 3],
+    let kspace = KSpace {
+        shape,
+        lines,
+        ro_range: 0..shape.ro,
+        samples: packed,
     };
-    let scan = Scan {
-        header: Arc::new(ismrmrd::Header::default()),
-        encodings: vec![Some(ScanEncoding {
-            encoded: space,
-            recon_space: space,
-            pe1_centre: shape.pe1 / 2,
-            pe2_centre: shape.pe2 / 2,
-            last_line: [None, None],
-            first_line: [0, 0],
-            acceleration: [
-                job.options.get("accel").map_or(1, |a| a.parse().unwrap()),
-                1,
-            ],
-            calibration: Calibration::Embedded,
-            grid: matrix,
-        })],
-    };
-    let frame = Frame {
-        key: FrameKey::default(),
-        kspace: KSpace {
-            shape,
-            lines,
-            ro_range: 0..shape.ro,
-            samples: packed,
-        },
-        reference: None,
-        is_whitened: true,
-        geometry: Geometry {
-            matrix,
-            voxel_mm: [0.75; 3],
-            centre_mm: [0.0; 3],
-            read_dir: [1.0, 0.0, 0.0],
-            phase_dir: [0.0, 1.0, 0.0],
-            slice_dir: [0.0, 0.0, 1.0],
-        },
-        table_position_mm: [0.0; 3],
-        stamps: AcquisitionStamps::default(),
-        notes: Vec::new(),
-    };
-    (scan, frame)
+    let acceleration = job.options.get("accel").map_or(1, |a| a.parse().unwrap());
+    one_frame(kspace, acceleration)
 }
 
 /// File to k-space: reading, whitening, oversampling, sorting. Leaves the zero-filled grids of all frames.

@@ -161,6 +161,10 @@ def converged(o, name, lam):
 
 
 LAM = 0.01
+# "30 iterations' accuracy": ours stops where it is at least as near to the converged solution as the peers after 30
+# iterations of plain conjugate gradients. Their distance depends on the mask (the column "distance to solution" shows
+# both); NRMSE against the truth must not be more than 1 % above theirs either.
+TOLERANCE = dict(poisson=4e-5, vd1d=1e-4, regular_acs=1.5e-5, regular=2e-5)
 
 
 def bench_cg(reps, names, label, target):
@@ -171,7 +175,7 @@ def bench_cg(reps, names, label, target):
             x = np.asarray(x).reshape(320, 320)
             return dict(nrmse=P.nrmse(x, o["truth"][0], m3), to_solution=float(np.linalg.norm((x - sol)[m3]) / np.linalg.norm(sol[m3])))
         u, s = o["ksp_" + name][:, None], np.ascontiguousarray(o["maps"][:, None])
-        cs = [ours("sense", o["dir"], f"mask={name}", f"lambda={LAM}", "tolerance=2e-5", "iterations=100", out=True)]
+        cs = [ours("sense", o["dir"], f"mask={name}", f"lambda={LAM}", f"tolerance={TOLERANCE[name]}", "iterations=100", out=True)]
         cs += [Call("bartorch", lambda: P.pics_bartorch(u, s, LAM, 30)), Call("scipy", lambda: P.sense_scipy(u, s, LAM, 30)), *([] if QUICK else [Call("mrpro", lambda: P.sense_mrpro(u, s, LAM, 30)),
                Call("bart", lambda: P.pics_bart(u, s, LAM, 30), reps=3), Call("sigpy", lambda: P.sense_sigpy(u, s, LAM, 30), reps=1)])]
         race(f"{label} {name}", cs, reps, q, {k: target for k in ("bartorch", "scipy", "mrpro", "bart", "sigpy")})
