@@ -313,7 +313,14 @@ fn sense(job: &Job) {
 fn whiten(job: &Job) {
     let (data, matrix) = (job.array("full"), job.array("whitening").complex());
     let (coils, data) = (data.shape[0], data.complex());
-    serve(job, || mix(&matrix, coils, &data));
+    let mut out = vec![Complex32::ZERO; data.len()];
+    serve(job, || {
+        mix(&matrix, coils, &data, &mut out);
+        Vec::new()
+    });
+    if let Some(path) = job.options.get("out").filter(|p| !p.is_empty()) {
+        write_npy(Path::new(path), &out);
+    }
 }
 
 /// All samples of a slice calibrate and are compressed, as the peer's are.

@@ -1,4 +1,4 @@
-//! Slice operations on complex f32, and the one place for SIMD.
+//! Slice operations on complex f32; with [`super::lanes`] the one place for SIMD.
 //!
 //! Every operation has a plain version and, on x86-64 with AVX2 and FMA, a vector version that is chosen at run time.
 //! The default target is baseline x86-64 (SSE2), so loops elsewhere that are worth it go through [`dispatch`], which

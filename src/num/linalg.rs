@@ -156,10 +156,10 @@ pub fn matmul(a: &[Complex64], b: &[Complex64], m: usize, k: usize, n: usize) ->
 /// Samples of all coils that are multiplied at a time: what fits the cache.
 const PIECE: usize = 4096;
 
-/// `matrix` `[m, k]` times `data` `[k, n]`, for few rows and many samples, on the current rayon pool: `[m, n]`.
-pub fn mix(matrix: &[Complex32], k: usize, data: &[Complex32]) -> Vec<Complex32> {
+/// `out` `[m, n]` becomes `matrix` `[m, k]` times `data` `[k, n]`, for few rows and many samples, on the current rayon
+/// pool.
+pub fn mix(matrix: &[Complex32], k: usize, data: &[Complex32], out: &mut [Complex32]) {
     let (m, n) = (matrix.len() / k.max(1), data.len() / k.max(1));
-    let mut out = vec![Complex32::ZERO; m * n];
     fn halve(
         dst: MatMut<'_, Complex32>,
         left: MatRef<'_, Complex32>,
@@ -184,11 +184,10 @@ pub fn mix(matrix: &[Complex32], k: usize, data: &[Complex32]) -> Vec<Complex32>
         rayon::join(|| halve(a, left, ra), || halve(b, left, rb));
     }
     halve(
-        MatMut::from_row_major_slice_mut(&mut out, m, n),
+        MatMut::from_row_major_slice_mut(out, m, n),
         MatRef::from_row_major_slice(matrix, m, k),
         MatRef::from_row_major_slice(data, k, n),
     );
-    out
 }
 
 /// `data dataᴴ` of `data` `[k, n]`, for few rows and many samples, on the current rayon pool: `[k, k]`.
@@ -330,7 +329,9 @@ mod tests {
                         .sum()
                 })
                 .collect();
-            close(&mix(&matrix, 3, &data), &mixed);
+            let mut found = vec![Complex32::ONE; 2 * n];
+            mix(&matrix, 3, &data, &mut found);
+            close(&found, &mixed);
             let products: Vec<Complex64> = (0..9)
                 .map(|i| {
                     (0..n)
@@ -345,6 +346,15 @@ mod tests {
             assert!(nrmse(&turned, &found) > 1e-2 || n == 9000);
         }
         assert_same_on_any_threads(|| gram(&Rng::new(6).complex(3 * 9000), 3));
-        assert_same_on_any_threads(|| mix(&[Complex32::I; 6], 3, &Rng::new(6).complex(3 * 9000)));
+        assert_same_on_any_threads(|| {
+            let mut out = vec![Complex32::ZERO; 2 * 9000];
+            mix(
+                &[Complex32::I; 6],
+                3,
+                &Rng::new(6).complex(3 * 9000),
+                &mut out,
+            );
+            out
+        });
     }
 }

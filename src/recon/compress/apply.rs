@@ -123,7 +123,12 @@ impl Compression {
 
     fn run_kspace(&self, kspace: &KSpace) -> KSpace {
         let samples = match &self.matrices {
-            Matrices::One(matrix) => mix(matrix, self.n_coils, &kspace.samples),
+            Matrices::One(matrix) => {
+                let n = kspace.samples.len() / self.n_coils.max(1);
+                let mut samples = vec![Complex32::ZERO; self.n_virtual * n];
+                mix(matrix, self.n_coils, &kspace.samples, &mut samples);
+                samples
+            }
             Matrices::PerPosition(matrices) => self.per_position(matrices, kspace),
         };
         KSpace {
