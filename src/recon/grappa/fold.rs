@@ -142,12 +142,12 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
             let mut phase = vec![Lanes::ZERO; ny];
             reference.columns(0, x, &long, 0, &mut phase);
             for y in 0..ny {
-                for l in 0..LANES {
+                for (l, gain) in gain[y].iter_mut().enumerate() {
                     let inverse = reciprocal(u[y].re[l] * long_scale * power_scale);
                     let turn = unit(phase[y].get(l)) * (scale * inverse.sqrt());
                     let v = sum[y].get(l) * turn;
                     sum[y].set(l, v);
-                    gain[y][l] *= inverse * long_scale * long_scale;
+                    *gain *= inverse * long_scale * long_scale;
                 }
             }
             (sum, gain)

@@ -173,9 +173,7 @@ impl Kernel for Factor<'_> {
                 }
                 row[e] = v.times(inverse);
             }
-            for e in band.min(line) + 1..pitch {
-                row[e] = Lanes::ZERO;
-            }
+            row[band.min(line) + 1..].fill(Lanes::ZERO);
             row[0] = Lanes::ZERO;
             for l in 0..LANES {
                 row[0].re[l] = 1.0 / pivot[l].max(least[l]);
@@ -213,6 +211,120 @@ impl Kernel for Solve<'_> {
                 v = v.minus_product::<FMA, true>(factor, row[places[line + e]]);
             }
             row[places[line]] = v;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use num_complex::{Complex32, Complex64};
+
+    use super::*;
+    use crate::num::linalg::{inverse_hermitian, matmul};
+    use crate::num::rng::Rng;
+    use crate::num::testing::nrmse;
+
+    /// `D Fᴴ B⁻¹ F D` by its definition, for the maps of one lane; `taper` weighs the diagonals.
+    fn reference(
+        maps: &[Complex32],
+        weights: &[f32],
+        lambda: f64,
+        taper: impl Fn(usize) -> f64,
+    ) -> Vec<Complex64> {
+        let n = weights.len();
+        let wide = |v: &Complex32| Complex64::new(v.re.into(), v.im.into());
+        let density: Vec<f64> = (0..n)
+            .map(|y| maps.chunks(n).map(|m| wide(&m[y]).norm_sqr()).sum())
+            .collect();
+        let inside = density.iter().filter(|d| **d > 0.0).count() as f64;
+        let mean = density.iter().sum::<f64>() / inside;
+        // Lines in order from edge to edge.
+        let frequency = |line: usize| line as f64 - (n / 2) as f64;
+        let wave = |turns: f64| Complex64::cis(std::f64::consts::TAU * turns / n as f64);
+        let fourier: Vec<Complex64> = (0..n * n)
+            .map(|i| wave(-frequency(i / n) * (i % n) as f64) / (n as f64).sqrt())
+            .collect();
+        let reach = REACH.min((n - 1) / 2) as i64;
+        let mut band = vec![Complex64::ZERO; n * n];
+        for map in maps.chunks(n) {
+            // Coupling of line j to line k, as far as the spectrum is taken to reach.
+            let spectrum = |d: i64| -> Complex64 {
+                if d.abs() > reach {
+                    return Complex64::ZERO;
+                }
+                let turned = |(y, v)| wide(v) * wave(-(d * y as i64) as f64);
+                map.iter().enumerate().map(turned).sum::<Complex64>() / n as f64
+            };
+            for (i, v) in band.iter_mut().enumerate() {
+                let (k, l) = (i / n, i % n);
+                // The mask goes on beyond its edges, the matrix does not.
+                for j in -reach..n as i64 + reach {
+                    let weight = weights[(j - (n / 2) as i64).rem_euclid(n as i64) as usize];
+                    let [a, b] = [k, l].map(|k| spectrum(j - k as i64));
+                    *v += a.conj() * b * f64::from(weight) * taper(k.abs_diff(l));
+                }
+            }
+        }
+        for (i, v) in band.iter_mut().enumerate() {
+            *v *= n as f64 / inside;
+            if i / n == i % n {
+                *v += lambda;
+            }
+        }
+        let inverse = inverse_hermitian(&band, n).unwrap();
+        let even = |y: usize| match density[y] > 0.0 {
+            true => ((mean + lambda) / (density[y] + lambda)).sqrt(),
+            false => 0.0,
+        };
+        let turned: Vec<Complex64> = (0..n * n)
+            .map(|i| fourier[i % n * n + i / n].conj() * even(i / n))
+            .collect();
+        let back: Vec<Complex64> = (0..n * n).map(|i| fourier[i] * even(i % n)).collect();
+        matmul(&matmul(&turned, &inverse, n, n, n), &back, n, n, n)
+    }
+
+    #[test]
+    fn factors_are_those_of_the_tapered_band() {
+        for n in [1, 2, 7, 24, 31] {
+            let mut rng = Rng::new(n as u64);
+            let lane_maps: Vec<Vec<Complex32>> = (0..LANES)
+                .map(|lane| {
+                    let mut maps = rng.complex(3 * n);
+                    // Beyond the object there is no sensitivity; its size differs from lane to lane.
+                    for map in maps.chunks_mut(n) {
+                        map[n - n * lane / 20..].fill(Complex32::ZERO);
+                    }
+                    maps
+                })
+                .collect();
+            let mut maps = vec![Lanes::ZERO; 3 * n];
+            for (lane, of_lane) in lane_maps.iter().enumerate() {
+                for (v, m) in maps.iter_mut().zip(of_lane) {
+                    v.set(lane, *m);
+                }
+            }
+            let weights: Vec<f32> = (0..n).map(|k| [1.0, 0.0, 2.0, 0.0, 0.0][k % 5]).collect();
+            let lambda = 0.05f32;
+            let density = super::super::column::sum_of_squares(&maps, n);
+            let banded = Banded::new(&maps, &density, &weights, lambda, |d| d + lambda);
+            let r: Vec<Lanes> = (0..n).map(|_| Lanes::load(&rng.complex(LANES))).collect();
+            let mut z = vec![Lanes::ZERO; n];
+            banded.apply(&r, &mut z, &mut Vec::new());
+            for lane in [0, 5] {
+                let wide = |v: Complex32| Complex64::new(v.re.into(), v.im.into());
+                let narrow = |v: &Complex64| Complex32::new(v.re as f32, v.im as f32);
+                let r: Vec<Complex64> = r.iter().map(|v| wide(v.get(lane))).collect();
+                let found: Vec<Complex32> = z.iter().map(|v| v.get(lane)).collect();
+                let error = |taper: &dyn Fn(usize) -> f64| {
+                    let m = reference(&lane_maps[lane], &weights, f64::from(lambda), taper);
+                    let z: Vec<Complex32> = matmul(&m, &r, n, n, 1).iter().map(narrow).collect();
+                    nrmse(&found, &z)
+                };
+                let taper = |e: usize| (1.0 - e as f64 / (BAND + 1) as f64).max(0.0);
+                assert!(error(&taper) < 1e-4, "{n} {lane}: {}", error(&taper));
+                // Wrong twin: the diagonal alone.
+                assert!(n < 7 || error(&|e| f64::from(e == 0)) > 1e-2);
+            }
         }
     }
 }
