@@ -75,8 +75,8 @@ def main():
             np.save(os.path.join(d, f"ref_{name}.npy"), im.astype(np.float32))
             row[name] = round(float(np.sqrt(np.mean([P.nrmse(im[f], truth[f], mask[f]) ** 2 for f in fs]))), 6)
             print(f"{case:10} {name:28} {row[name]:.4f}  {t:.1f} s", flush=True)
-        os.makedirs(os.path.dirname(TABLE), exist_ok=True)
-        with open(TABLE, "w") as f: json.dump(table, f, indent=1, sort_keys=True)
+            os.makedirs(os.path.dirname(TABLE), exist_ok=True)   # after each: 3D peers take many minutes
+            with open(TABLE, "w") as f: json.dump(table, f, indent=1, sort_keys=True)
 
 
 main()
