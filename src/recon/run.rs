@@ -314,8 +314,9 @@ impl Recon {
         );
         let n: usize = self.grid().iter().product();
         let n_sets = image.voxels.len() / n.max(1);
-        // The solver sees a partly measured k-space as it is; the tail multiplies with the measured share.
-        let share = self.fill_extent.len() as f32 * self.ro_range.len() as f32 / n as f32;
+        // The solver sees lines that were not measured as they are, and the tail multiplies with the measured share;
+        // columns along the readout it takes as if every sample had been measured.
+        let share = self.fill_extent.len() as f32 / (self.shape.pe2 * self.shape.pe1) as f32;
         let whole = 1.0 / share.max(f32::MIN_POSITIVE);
         let mut variance = vec![1.0; n];
         if let Some(noise) = &image.noise_std {
