@@ -1,11 +1,13 @@
 //! MRD streams: v1 messages and v2 (yardl) records.
 //!
 //! [`decode`] and [`encode`] turn bytes into [`Message`]s and back, without I/O; [`Reader`] takes messages
-//! from a file or a socket; [`v2`] reads the newer format; [`Stream`] reads a file of either kind.
+//! from a file or a socket; [`Session`] says what each of them means at its place; [`v2`] reads and writes the
+//! newer format; [`Stream`] reads a file of either kind.
 
 mod buffer;
 mod decode;
 mod encode;
+mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ pub mod v2;
 pub(crate) use decode::values;
 pub use decode::{Step, decode};
 pub use encode::encode;
+pub use session::{Config, Event, Session, SessionError, State};
 pub use stream::{Item, Reader, Stream, StreamKind, sniff};
 
 use crate::acquisition::Acquisition;

@@ -82,19 +82,12 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// As [`decode`], with the byte offset; [`Error::Malformed`] for an end inside a message; [`Error::Io`].
     pub fn next_message(&mut self) -> Result<Option<Message>, Error> {
-        if self.closed {
-            return Ok(None);
-        }
         loop {
             let at = self.buffer.position();
-            let step = decode(self.buffer.unused(), &self.limits).map_err(|e| at_byte(e, at))?;
-            let need = match step {
-                Step::Message { message, used } => {
-                    self.buffer.use_up(used);
-                    self.closed = message == Message::Close;
-                    return Ok(Some(message));
-                }
-                Step::Need(n) => n,
+            let need = match self.ready()? {
+                Ready::Message(message) => return Ok(Some(message)),
+                Ready::End => return Ok(None),
+                Ready::Need(n) => n,
             };
             let came = self.buffer.fill(need).map_err(|source| Error::Io {
                 what: "read the stream",
@@ -114,6 +107,51 @@ impl<R: Read> Reader<R> {
             }
         }
     }
+
+    /// The next message that is there whole already; `None` when more bytes would have to be read. Never waits.
+    ///
+    /// # Errors
+    /// As [`decode`], with the byte offset.
+    pub fn next_ready(&mut self) -> Result<Option<Message>, Error> {
+        Ok(match self.ready()? {
+            Ready::Message(message) => Some(message),
+            Ready::End | Ready::Need(_) => None,
+        })
+    }
+
+    /// Bytes of the messages given so far.
+    pub fn position(&self) -> u64 {
+        self.buffer.position()
+    }
+
+    /// Whether `CLOSE` was given.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn ready(&mut self) -> Result<Ready, Error> {
+        if self.closed {
+            return Ok(Ready::End);
+        }
+        let at = self.buffer.position();
+        let step = decode(self.buffer.unused(), &self.limits).map_err(|e| at_byte(e, at))?;
+        Ok(match step {
+            Step::Message { message, used } => {
+                self.buffer.use_up(used);
+                self.closed = message == Message::Close;
+                Ready::Message(message)
+            }
+            Step::Need(n) => Ready::Need(n),
+        })
+    }
+}
+
+/// What is at the front of the buffer.
+#[allow(clippy::large_enum_variant)] // a box would cost an allocation for each message
+enum Ready {
+    Message(Message),
+    End,
+    Need(usize),
 }
 
 pub(super) fn at_byte(error: Error, at: u64) -> Error {
