@@ -8,6 +8,7 @@ pub mod image;
 pub mod kspace;
 pub mod provenance;
 pub mod scan;
+pub mod stamp;
 
 pub use coils::{Csm, NoiseCovariance, Whitening};
 pub use fault::{Fault, FaultKind};
@@ -18,3 +19,4 @@ pub use kspace::{KSpace, Line, Shape};
 pub use num_complex::{Complex32, Complex64};
 pub use provenance::{Note, Provenance, Step};
 pub use scan::{Calibration, Scan, ScanEncoding, Space};
+pub use stamp::Stamp;

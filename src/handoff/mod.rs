@@ -55,6 +55,7 @@ use std::path::{Path, PathBuf};
 
 pub use deliver::{Delivered, DeliveredFile};
 pub use error::HandoffError;
+pub use mrd::MrdSeries;
 pub use params::{DicomKind, DicomParams, HandoffParams, PngParams, Quantity};
 pub use read::{ImageArray, read_image};
 

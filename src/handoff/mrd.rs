@@ -1,4 +1,5 @@
-//! ISMRMRD images in HDF5: headers, meta attributes and unscaled voxels, with the scan's header beside them.
+//! ISMRMRD images: headers, meta attributes and unscaled voxels; in HDF5 with the scan's header beside them, or one by
+//! one for a connection ([`MrdSeries`]).
 //!
 //! One image series per quantity, numbered as Gadgetron numbers them where it does: `image_1` the image, `image_20`
 //! the g-factor, `image_300` SNR units. Images of another matrix (a second encoding) go to `image_1_XxYxZ`, since a
@@ -114,6 +115,66 @@ pub(super) fn write(
         window: None,
     };
     staging.adopt(temporary, file)
+}
+
+/// Images one by one, as they come, for a connection: what [`write`] puts into a file, except that the grey window is
+/// that of the image (the series is not known yet) and `image_index` counts in the order of arrival.
+#[derive(Clone, Debug)]
+pub struct MrdSeries {
+    scan: Scan,
+    quantities: Vec<Quantity>,
+    window_percentiles: [f32; 2],
+    count: u16,
+}
+
+impl MrdSeries {
+    /// Before the first image.
+    ///
+    /// # Errors
+    /// Those of [`HandoffParams::check`].
+    pub fn new(scan: Scan, params: &HandoffParams) -> Result<Self, HandoffError> {
+        params.check()?;
+        Ok(Self {
+            scan,
+            quantities: params.quantities.clone(),
+            window_percentiles: params.window_percentiles,
+            count: 0,
+        })
+    }
+
+    /// One image per quantity. `marks` are meta attributes of the sender.
+    ///
+    /// # Errors
+    /// Those of [`extract`]; [`HandoffError::Shape`].
+    pub fn images(
+        &mut self,
+        image: &ReconImage,
+        marks: &[(String, String)],
+    ) -> Result<Vec<Image>, HandoffError> {
+        self.count = self.count.wrapping_add(1);
+        let mut out = Vec::with_capacity(self.quantities.len());
+        for &quantity in &self.quantities {
+            let mut head = header(image, &image.geometry, quantity)?;
+            head.image_index = self.count;
+            let (pixels, grey) = match extract(image, quantity)? {
+                Values::Real(values) => {
+                    let grey = window(&mut values.clone(), self.window_percentiles);
+                    (Pixels::F32(values), Some(grey))
+                }
+                Values::Complex(values) => (Pixels::C32(values), None),
+            };
+            let mut meta = meta(image, &image.geometry, quantity, &self.scan, grey);
+            for (name, value) in marks {
+                meta.set(name, value);
+            }
+            out.push(Image {
+                head,
+                attributes: meta.to_xml(),
+                pixels,
+            });
+        }
+        Ok(out)
+    }
 }
 
 fn writing(out: &Path, error: ismrmrd::Error) -> HandoffError {

@@ -26,6 +26,7 @@ mod whitening;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::{AcquisitionFlag as Flag, AcquisitionHeader};
@@ -68,6 +69,8 @@ struct Growing {
     calibration_central: Option<Central>,
     /// A readout of the last average said "last in slice", "last in repetition" or "last in measurement".
     is_last_seen: bool,
+    /// When its first and its last line came.
+    arrival: Option<(Instant, Instant)>,
 }
 
 /// Collects the readouts of one scan.
@@ -89,6 +92,10 @@ pub struct Ingest {
     is_alive: Vec<bool>,
     counts: Counts,
     header_notes: Vec<Note>,
+    /// When the batch that is being taken in arrived, if the caller says so.
+    now: Option<Instant>,
+    /// Bytes of lines whose frames are not complete.
+    held_bytes: u64,
 }
 
 /// Whether the header names Siemens as the vendor.
@@ -132,12 +139,36 @@ impl Ingest {
             is_alive: Vec::new(),
             counts: Counts::default(),
             header_notes,
+            now: None,
+            held_bytes: 0,
         })
     }
 
     /// The validated scan.
     pub fn scan(&self) -> &Scan {
         &self.scan
+    }
+
+    /// Says when the readouts that are pushed next arrived; frames then know when their first and last line came.
+    pub fn arrived(&mut self, at: Instant) {
+        self.now = Some(at);
+    }
+
+    /// Bytes of samples held for frames that are not complete.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// What is done with every readout and is known by the time the first frame is complete.
+    ///
+    /// # Errors
+    /// [`IngestError::Noise`].
+    pub fn steps_so_far(&self) -> Result<Vec<Step>, IngestError> {
+        let noise = self.noise_covariance()?;
+        let mut steps = self.steps(noise.as_ref());
+        // Its counts are known at the end only.
+        steps.retain(|s| s.op != "ingest/sort");
+        Ok(steps)
     }
 
     /// Takes readouts, in any order and any division into batches. Noise readouts must not come after the first
@@ -392,7 +423,12 @@ impl Ingest {
                     .average
                     // Without limits nobody knows which average is the last: wait for the end.
                     .map_or(u32::MAX, |l| l.maximum);
+                self.held_bytes += (line.samples.len() * size_of::<Complex32>()) as u64;
                 let g = self.growing.entry(key).or_default();
+                if let Some(now) = self.now {
+                    let first = g.arrival.map_or(now, |a| a.0);
+                    g.arrival = Some((first, now));
+                }
                 let central = if is_calibration {
                     &mut g.calibration_central
                 } else {
@@ -537,6 +573,9 @@ impl Ingest {
     }
 
     fn release(&mut self, key: FrameKey, mut g: Growing) -> Option<PendingFrame> {
+        let lines = g.imaging.iter().chain(&g.calibration);
+        let bytes = lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<Complex32>();
+        self.held_bytes = self.held_bytes.saturating_sub(bytes as u64);
         self.keep_reference(&key, &g.calibration);
         if g.imaging.is_empty() {
             return None; // calibration only: kept as reference of its slice
@@ -571,6 +610,7 @@ impl Ingest {
             central: g.central.or(g.calibration_central)?,
             context,
             notes,
+            arrival: g.arrival,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use faer::{Accum, MatMut, MatRef, Par};
 use ismrmrd::AcquisitionHeader;
@@ -98,6 +99,7 @@ pub struct PendingFrame {
     pub(crate) central: Central,
     pub(crate) context: Arc<FrameContext>,
     pub(crate) notes: Vec<Note>,
+    pub(crate) arrival: Option<(Instant, Instant)>,
 }
 
 /// Text for people of a key.
@@ -132,6 +134,11 @@ impl PendingFrame {
     /// Which image it becomes.
     pub fn key(&self) -> FrameKey {
         self.key
+    }
+
+    /// When its first and its last line came, if ingest was told.
+    pub fn arrival(&self) -> Option<(Instant, Instant)> {
+        self.arrival
     }
 
     /// Imaging readouts collected for it.

@@ -3,6 +3,22 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// The monotonic clock. Given from outside, so that tests own time.
+pub trait Clock: Sync {
+    /// Now.
+    fn now(&self) -> Instant;
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Monotonic;
+
+impl Clock for Monotonic {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
 /// Time of one stage.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct StageTime {

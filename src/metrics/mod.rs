@@ -6,5 +6,5 @@ pub mod clock;
 pub mod names;
 pub mod quality;
 
-pub use clock::{Latency, StageClock, StageTime};
+pub use clock::{Clock, Latency, Monotonic, StageClock, StageTime};
 pub use quality::{Comparison, Pair, Quality, QualityError, compare};

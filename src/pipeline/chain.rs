@@ -3,21 +3,22 @@
 //! ```text
 //! source ─▶ ingest ─▶ [queue, bounded in bytes] ─▶ worker, worker, ... ─▶ in order ─▶ sink
 //! ```
+//! Nothing in it grows without a bound: a slow sink stops the workers, these the queue, the queue the source.
 //! The sink gets an image as soon as all images before it are there, while the source is still being read: a file's
 //! sink collects, a socket's will send.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ismrmrd::acquisition::AcquisitionRef;
 
-use crate::data::{Fault, FaultKind, FrameKey, Note, ReconImage, Scan, Step};
+use crate::data::{Fault, FaultKind, FrameKey, NoiseCovariance, Note, ReconImage, Scan, Stamp, Step};
 use crate::device::Device;
 use crate::ingest::{Ingest, PendingFrame};
-use crate::metrics::{Latency, StageClock};
+use crate::metrics::{Clock, Latency, StageClock};
 use crate::protocol::{OnFrameError, Protocol};
 
 use super::guard::{border, count_non_finite};
@@ -31,6 +32,9 @@ use super::watch::Watch;
 pub const STAGES: [&str; 7] = [
     "open", "read", "ingest", "assemble", "plan", "recon", "handoff",
 ];
+
+/// What takes the images, each with its marks.
+pub type Sink<'a> = dyn FnMut(ReconImage, Stamp) -> Result<(), Fault> + Send + 'a;
 
 /// What visits batches of readouts.
 pub type Visit<'a> = dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()> + 'a;
@@ -71,6 +75,11 @@ pub struct Settings<'a> {
     pub input: &'a str,
     /// Marks of the source, for the provenance of every image.
     pub notes: &'a [Note],
+    /// What time it is, for the marks of the images.
+    pub now: &'a dyn Clock,
+    /// Images leave for good as soon as they are there: frames that were complete before the source failed are still
+    /// delivered, and each image carries ingest's steps as far as they are known then.
+    pub is_live: bool,
 }
 
 /// What the chain knows at its end.
@@ -90,6 +99,8 @@ pub struct Ran {
     pub steps: Vec<Step>,
     /// Marks of the scan as a whole.
     pub notes: Vec<Note>,
+    /// Covariance of the noise that was used.
+    pub noise: Option<NoiseCovariance>,
     /// From the batch that completed a frame to its image.
     pub latency: Latency,
     /// Frames that took longer than the deadline.
@@ -103,14 +114,20 @@ struct Job {
     pending: PendingFrame,
     /// When the batch that completed the frame was taken in.
     completed: Instant,
+    /// When the frame was handed on.
+    sorted: Instant,
+    steps: Arc<[Step]>,
 }
 
 struct Done {
     seq: u64,
     key: FrameKey,
     latency: Duration,
-    image: Result<Box<ReconImage>, Fault>,
+    image: Result<(Box<ReconImage>, Stamp), Fault>,
 }
+
+/// Frames between the queue and the sink, for each worker: enough to keep all of them busy while one is late.
+const IN_FLIGHT_PER_WORKER: usize = 4;
 
 /// The first fault by place in the scan, whoever met it first in time.
 #[derive(Default)]
@@ -144,7 +161,7 @@ pub fn run(
     mut ingest: Ingest,
     source: &mut dyn Source,
     settings: &Settings<'_>,
-    sink: &mut (dyn FnMut(ReconImage) -> Result<(), Fault> + Send),
+    sink: &mut Sink<'_>,
 ) -> Result<Ran, Fault> {
     let params = &settings.protocol.file.pipeline;
     let scan = ingest.scan().clone();
@@ -163,34 +180,48 @@ pub fn run(
         .collect::<Result<Vec<_>, _>>()?;
     let plans = Plans::new(&scan, &settings.protocol.file.recon, settings.device);
     let queue: ByteQueue<Job> = ByteQueue::new(params.queue_mib.saturating_mul(1 << 20));
-    let (done_in, done_out) = crossbeam::channel::unbounded::<Done>();
+    let in_flight = shares.workers * IN_FLIGHT_PER_WORKER;
+    let (done_in, done_out) = crossbeam::channel::bounded::<Done>(in_flight);
+    // Jobs are taken in order, so the frame that all others wait for holds a token: no standstill.
+    let (token_in, token_out) = crossbeam::channel::bounded::<()>(in_flight);
+    let give_token = || {
+        // There are never more tokens than places.
+        token_in.try_send(()).unwrap_or(());
+    };
+    (0..in_flight).for_each(|_| give_token());
     let fault = FirstFault::default();
     let readouts = AtomicU64::new(0);
     let must_stop = || fault.is_set() || settings.watch.is_cancelled();
 
-    let mut ended: Option<(Vec<Step>, Vec<Note>)> = None;
+    let mut ended: Option<(Vec<Step>, Vec<Note>, Option<NoiseCovariance>)> = None;
+    let mut source_fault: Option<Fault> = None;
     let mut collected = Collected::default();
     std::thread::scope(|scope| {
         for pool in &worker_pools {
             let (queue, plans, done_in, must_stop) = (&queue, &plans, done_in.clone(), &must_stop);
+            let (tokens, give_token) = (token_out.clone(), &give_token);
             scope.spawn(move || {
-                while let Some(job) = queue.take() {
+                while tokens.recv().is_ok() {
+                    let Some(job) = queue.take() else { break };
                     if must_stop() {
+                        give_token();
                         continue;
                     }
-                    let key = job.pending.key();
-                    let image = pool.install(|| reconstruct(job.pending, plans, settings));
+                    let (seq, key, completed) = (job.seq, job.pending.key(), job.completed);
+                    let image = pool.install(|| reconstruct(job, plans, settings));
                     let done = Done {
-                        seq: job.seq,
+                        seq,
                         key,
-                        latency: job.completed.elapsed(),
-                        image: image.map(Box::new),
+                        latency: completed.elapsed(),
+                        image: image.map(|(image, stamp)| (Box::new(image), stamp)),
                     };
                     // The collector outlives the workers; should it have died, its fault is known.
                     if done_in.send(done).is_err() {
                         queue.abandon();
                     }
                 }
+                // The worker that found the end lets the next one find it.
+                give_token();
             });
         }
         drop(done_in);
@@ -198,22 +229,29 @@ pub fn run(
             let mut state = Collected::default();
             for done in &done_out {
                 let begun = done.seq;
-                if let Err(f) = border("pipeline", || state.take(done, settings, sink)) {
-                    fault.set(begun, f);
-                    queue.abandon();
+                match border("pipeline", || state.take(done, settings, sink)) {
+                    Ok(left) => (0..left).for_each(|_| give_token()),
+                    Err(f) => {
+                        fault.set(begun, f);
+                        queue.abandon();
+                        // From here on nothing is kept back.
+                        (0..in_flight).for_each(|_| give_token());
+                    }
                 }
             }
             state
         });
 
         let mut seq = 0;
-        let mut feed = |frames: Vec<PendingFrame>, completed: Instant| {
+        let mut feed = |frames: Vec<PendingFrame>, completed: Instant, steps: &Arc<[Step]>| {
             for pending in frames {
                 let bytes = pending.heap_bytes() as u64;
                 let job = Job {
                     seq,
                     pending,
                     completed,
+                    sorted: settings.now.now(),
+                    steps: Arc::clone(steps),
                 };
                 seq += 1;
                 if queue.put(job, bytes).is_err() {
@@ -226,6 +264,9 @@ pub fn run(
             let mut in_visit = Duration::ZERO;
             let mut refused: Option<Fault> = None;
             let mut last_batch = Instant::now();
+            let mut steps: Arc<[Step]> = Arc::default();
+            let mut steps_known = !settings.is_live;
+            let held_limit = settings.device.memory_bytes;
             let begin = Instant::now();
             let read = source.for_each_batch(&mut |batch| {
                 let entered = Instant::now();
@@ -235,14 +276,23 @@ pub fn run(
                 } else {
                     let taken = settings.clock.time("ingest", || {
                         border("ingest", || {
+                            ingest.arrived(settings.now.now());
                             ingest_pool.install(|| ingest.push(batch))?;
-                            Ok(ingest.take_complete()?)
+                            let frames = ingest.take_complete()?;
+                            if !steps_known && !frames.is_empty() {
+                                steps = ingest.steps_so_far()?.into();
+                                steps_known = true;
+                            }
+                            if settings.is_live && ingest.held_bytes() > held_limit {
+                                return Err(too_much(ingest.held_bytes(), held_limit));
+                            }
+                            Ok(frames)
                         })
                     });
                     readouts.fetch_add(batch.len() as u64, Ordering::Relaxed);
                     settings.watch.readouts(batch.len() as u64);
                     match taken {
-                        Ok(frames) => feed(frames, entered),
+                        Ok(frames) => feed(frames, entered, &steps),
                         Err(f) => {
                             refused = Some(f);
                             ControlFlow::Break(())
@@ -265,15 +315,20 @@ pub fn run(
             let rest = settings.clock.time("ingest", || {
                 border("ingest", || Ok(ingest_pool.install(|| ingest.finish())?))
             })?;
-            let end = (rest.steps, rest.notes);
+            let end = (rest.steps, rest.notes, rest.noise);
+            if !steps_known {
+                let known = end.0.iter().filter(|s| s.op != "ingest/sort");
+                steps = known.cloned().collect::<Vec<_>>().into();
+            }
             // A fault behind the queue closes it; that fault is the one to tell.
-            if feed(rest.frames, last_batch).is_break() {
+            if feed(rest.frames, last_batch, &steps).is_break() {
                 return Ok(None);
             }
             Ok(Some(end))
         });
         match fed {
             Ok(end) => ended = end,
+            Err(f) if settings.is_live => source_fault = Some(f),
             // Whatever a later frame may still meet, the data end here.
             Err(f) => {
                 fault.set(u64::MAX, f);
@@ -294,13 +349,13 @@ pub fn run(
         }
     });
 
-    if let Some(f) = fault.take() {
+    if let Some(f) = fault.take().or(source_fault) {
         return Err(f);
     }
     if settings.watch.is_cancelled() {
         return Err(interrupted());
     }
-    let Some((mut steps, notes)) = ended else {
+    let Some((mut steps, notes, noise)) = ended else {
         return Err(interrupted());
     };
     steps.dedup();
@@ -312,6 +367,7 @@ pub fn run(
         refused: collected.refused,
         steps,
         notes,
+        noise,
         latency: Latency::of(&collected.latencies),
         deadline_misses: collected.deadline_misses,
         queue_high_water_bytes: queue.high_water_bytes(),
@@ -321,7 +377,7 @@ pub fn run(
 /// Images on their way into order.
 #[derive(Default)]
 struct Collected {
-    waiting: BTreeMap<u64, Option<Box<ReconImage>>>,
+    waiting: BTreeMap<u64, Option<(Box<ReconImage>, Stamp)>>,
     next: u64,
     refused: Vec<RefusedFrame>,
     latencies: Vec<Duration>,
@@ -329,15 +385,16 @@ struct Collected {
 }
 
 impl Collected {
+    /// Returns how many frames left.
     fn take(
         &mut self,
         done: Done,
         settings: &Settings<'_>,
-        sink: &mut (dyn FnMut(ReconImage) -> Result<(), Fault> + Send),
-    ) -> Result<(), Fault> {
+        sink: &mut Sink<'_>,
+    ) -> Result<usize, Fault> {
         let params = &settings.protocol.file.pipeline;
         let image = match done.image {
-            Ok(mut image) => {
+            Ok((mut image, stamp)) => {
                 self.latencies.push(done.latency);
                 let seconds = done.latency.as_secs_f64();
                 if params.deadline_s > 0.0 && seconds > params.deadline_s {
@@ -350,7 +407,7 @@ impl Collected {
                         ),
                     ));
                 }
-                Some(image)
+                Some((image, stamp))
             }
             Err(f) => {
                 let frame = frame_name(&done.key);
@@ -365,24 +422,34 @@ impl Collected {
             }
         };
         self.waiting.insert(done.seq, image);
+        let mut left = 0;
         while let Some(ready) = self.waiting.remove(&self.next) {
             self.next += 1;
-            if let Some(image) = ready {
+            left += 1;
+            if let Some((image, stamp)) = ready {
                 settings.watch.image();
-                sink(*image)?;
+                sink(*image, stamp)?;
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 
 /// One frame: put together, planned for, reconstructed; counted at both gates.
 fn reconstruct(
-    pending: PendingFrame,
+    job: Job,
     plans: &Plans<'_>,
     settings: &Settings<'_>,
-) -> Result<ReconImage, Fault> {
+) -> Result<(ReconImage, Stamp), Fault> {
     let clock = settings.clock;
+    let begun = settings.now.now();
+    let Job {
+        pending,
+        sorted,
+        steps,
+        ..
+    } = job;
+    let (first_readout, last_readout) = pending.arrival().unwrap_or((sorted, sorted));
     let frame = clock.time("assemble", || border("ingest", || Ok(pending.assemble()?)))?;
     let name = frame_name(&frame.key);
     let allowed = settings.protocol.file.pipeline.max_non_finite;
@@ -399,13 +466,35 @@ fn reconstruct(
     let provenance = &mut image.provenance;
     provenance.protocol = settings.protocol.describe();
     provenance.input = settings.input.to_owned();
+    provenance.steps.splice(0..0, steps.iter().cloned());
     let from_recon = std::mem::take(&mut provenance.notes);
     for note in settings.notes.iter().chain(&frame.notes).chain(&from_recon) {
         if !provenance.notes.contains(note) {
             provenance.notes.push(note.clone());
         }
     }
-    Ok(image)
+    let stamp = Stamp {
+        first_readout,
+        last_readout,
+        sorted,
+        begun,
+        reconstructed: settings.now.now(),
+        sent: None,
+    };
+    Ok((image, stamp))
+}
+
+fn too_much(held: u64, limit: u64) -> Fault {
+    Fault::new(
+        FaultKind::Limit,
+        "pipeline",
+        format!(
+            "{} MiB of readouts wait for their frames to become complete, this scan may hold {} MiB; no frame of it \
+             was announced as complete (last-in-slice flags), or the memory budget is too small",
+            held >> 20,
+            limit >> 20
+        ),
+    )
 }
 
 fn gate(room: &'static str, frame: &str, count: u64, allowed: u64) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use crate::data::{Fault, FaultKind, NoiseCovariance, Note, ReconImage, Scan};
 use crate::device::Device;
 use crate::handoff::{Delivered, HandoffParams};
 use crate::ingest::{Ingest, NoiseAccumulator};
-use crate::metrics::StageClock;
+use crate::metrics::{Monotonic, StageClock};
 use crate::protocol::{Protocol, check};
 use crate::source::{self, OpenOptions};
 
@@ -80,8 +80,10 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
         clock: &clock,
         input: &input,
         notes: &source_notes,
+        now: &Monotonic,
+        is_live: false,
     };
-    let ran = chain::run(ingest, &mut opened, &settings, &mut |image| {
+    let ran = chain::run(ingest, &mut opened, &settings, &mut |image, _| {
         images.push(image);
         Ok(())
     })?;

@@ -2,19 +2,21 @@
 //!
 //! In: a path or a stream of readouts, a protocol, a device. Out: images in order, and a report. The only room that
 //! knows all the others; knows no mathematics. [`chain::run`] is the chain itself and takes any [`Source`]: a file pulls
-//! it through in one go ([`recon_file`]), a socket will feed it as readouts arrive.
+//! it through in one go ([`recon_file`]), a socket feeds it as readouts arrive ([`Live`]).
 
 pub mod chain;
 pub mod file;
 pub mod guard;
+pub mod live;
 pub mod plans;
 pub mod queue;
 pub mod report;
 pub mod schedule;
 pub mod watch;
 
-pub use chain::{Settings, Source};
+pub use chain::{Settings, Sink, Source, Visit};
 pub use file::{FileJob, Finished, plan_file, recon_file};
-pub use guard::{panic_text, remember_panic};
+pub use guard::{border, panic_text, remember_panic};
+pub use live::{Live, LiveJob};
 pub use report::{PatternReport, RefusedFrame, Report};
 pub use watch::{Unwatched, Watch};

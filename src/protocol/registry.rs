@@ -42,6 +42,18 @@ impl Registry {
         SHIPPED
     }
 
+    /// Finds a shipped protocol by its stem and by nothing else: for names from the network.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Unknown`] lists the names; and whatever [`Protocol::parse`] finds.
+    pub fn find_shipped(self, name: &str, overlays: &[String]) -> Result<Protocol, ProtocolError> {
+        let found = SHIPPED
+            .iter()
+            .find(|s| s.name == name)
+            .ok_or_else(|| unknown(name))?;
+        Protocol::parse(found.name, found.text, overlays)
+    }
+
     /// Finds a protocol by stem, or by path if `name` has a folder in it or ends in `.toml`.
     ///
     /// # Errors
@@ -58,21 +70,20 @@ impl Registry {
                 .map_or_else(|| name.to_owned(), |s| s.to_string_lossy().into_owned());
             return Protocol::parse(&stem, &text, overlays);
         }
-        let found =
-            SHIPPED
-                .iter()
-                .find(|s| s.name == name)
-                .ok_or_else(|| ProtocolError::Unknown {
-                    name: name.to_owned(),
-                    hint: nearest(name, SHIPPED.iter().map(|s| s.name))
-                        .map_or_else(String::new, |n| format!("; did you mean {n}?")),
-                    known: SHIPPED
-                        .iter()
-                        .map(|s| s.name)
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                })?;
-        Protocol::parse(found.name, found.text, overlays)
+        self.find_shipped(name, overlays)
+    }
+}
+
+fn unknown(name: &str) -> ProtocolError {
+    ProtocolError::Unknown {
+        name: name.to_owned(),
+        hint: nearest(name, SHIPPED.iter().map(|s| s.name))
+            .map_or_else(String::new, |n| format!("; did you mean {n}?")),
+        known: SHIPPED
+            .iter()
+            .map(|s| s.name)
+            .collect::<Vec<_>>()
+            .join(", "),
     }
 }
 
