@@ -306,12 +306,12 @@ fn meta(value: &Value<'_>) -> Meta {
     };
     let text = |v: &Value<'_>| match v {
         Value::Case(_, _, inner) => match &**inner {
-            Value::Text(t) => (*t).to_owned(),
+            Value::Text(t) => t.to_string(),
             Value::Signed(v) => v.to_string(),
             Value::Real(v) => v.to_string(),
             _ => String::new(),
         },
-        Value::Text(t) => (*t).to_owned(),
+        Value::Text(t) => t.to_string(),
         _ => String::new(),
     };
     let mut meta = Meta::default();

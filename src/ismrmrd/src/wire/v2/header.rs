@@ -123,7 +123,7 @@ impl<'s, 'v> Record<'s, 'v> {
 
     fn texts(&self, name: &str) -> Vec<String> {
         let text = |v: &Value<'_>| match v {
-            Value::Text(t) => Some((*t).to_owned()),
+            Value::Text(t) => Some(t.to_string()),
             _ => None,
         };
         self.list(name).iter().filter_map(text).collect()

@@ -1,4 +1,4 @@
-//! MRD v2: streams of yardl records.
+//! MRD v2: streams of yardl records, read ([`Reader`]) and written ([`begin`], [`item`], [`end`]).
 //!
 //! A stream carries its own schema as JSON, and the reader follows that schema instead of one version's
 //! code: streams of 2.0 (times as vendor ticks) and 2.2 (times in nanoseconds) are read alike, and items
@@ -10,15 +10,19 @@
 //! # Source
 //! yardl "Binary encoding reference"; `ismrmrd/mrd: model/`.
 
+mod build;
 mod convert;
 mod header;
 mod record;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use self::record::Record;
 use self::schema::Schema;
@@ -119,13 +123,141 @@ impl<R: Read> Reader<R> {
                 continue;
             }
             let (schema, limits) = (&self.schema, &self.limits);
-            let items = take(&mut self.buffer, |c| {
-                let value = c.value(schema, schema.item, limits)?;
-                Ok(convert::items(schema, &value)?)
-            })?;
+            let items = take(&mut self.buffer, |c| next(c, schema, limits))?;
             self.left -= 1;
             self.waiting.extend(items);
         }
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// The next item if it is there whole already; `None` when more bytes would have to be read, or at the end. Never
+    /// waits.
+    ///
+    /// # Errors
+    /// As [`Self::next_item`], except those of reading.
+    pub fn next_ready(&mut self) -> Result<Option<Item>, Error> {
+        if !self.header_given {
+            return self.next_item();
+        }
+        loop {
+            if let Some(item) = self.waiting.pop_front() {
+                return Ok(Some(item));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            if self.left == 0 {
+                let Some(left) = ready(&mut self.buffer, |c| c.varint())? else {
+                    return Ok(None);
+                };
+                self.left = left;
+                self.ended = left == 0;
+                continue;
+            }
+            let (schema, limits) = (&self.schema, &self.limits);
+            let Some(items) = ready(&mut self.buffer, |c| next(c, schema, limits))? else {
+                return Ok(None);
+            };
+            self.left -= 1;
+            self.waiting.extend(items);
+        }
+    }
+}
+
+fn next(c: &mut Cursor<'_>, schema: &Schema, limits: &Limits) -> Result<Vec<Item>, Stop> {
+    let value = c.value(schema, schema.item, limits)?;
+    Ok(convert::items(schema, &value)?)
+}
+
+/// The schema that we write: that of MRD 2.2.
+const SCHEMA: &str = include_str!("mrd_2_2.json");
+
+fn schema() -> Result<&'static Schema, Error> {
+    static PARSED: OnceLock<Option<Schema>> = OnceLock::new();
+    PARSED
+        .get_or_init(|| Schema::parse(SCHEMA).ok())
+        .as_ref()
+        .ok_or_else(|| Error::Malformed {
+            place: "schema of MRD 2.2".into(),
+            found: "a schema that does not hold together".into(),
+            needed: "the one that ships with this package".into(),
+        })
+}
+
+/// Appends what a stream begins with: signature, schema and header.
+///
+/// # Errors
+/// [`Error::Malformed`] for a word or a date of the header that v2 has no place for; `out` is then as it was.
+///
+/// # Source
+/// As for reading. The schema is that of `ismrmrd/mrd` 2.2 (MIT), byte for byte as its own programs write it.
+pub fn begin(header: Option<&Header>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let schema = schema()?;
+    let before = out.len();
+    out.extend(b"yardl");
+    out.extend(1_u32.to_le_bytes());
+    value::put_varint(SCHEMA.len() as u64, out);
+    out.extend(SCHEMA.as_bytes());
+    let builder = build::Builder { schema };
+    let header = header.map_or(Ok(Value::Null), |h| builder.header(h));
+    let put = header.and_then(|h| value::put(schema, schema.header, &h, out));
+    if put.is_err() {
+        out.truncate(before);
+    }
+    put
+}
+
+/// Appends one item as a block of its own, so that a reader gets it as soon as it is written. Texts and whatever has no
+/// place in v2 are an error.
+///
+/// # Errors
+/// [`Error::Malformed`] for an item that v2 does not have, or that contradicts itself; `out` is then as it was.
+pub fn item(item: &Item, out: &mut Vec<u8>) -> Result<(), Error> {
+    let schema = schema()?;
+    let builder = build::Builder { schema };
+    let value = match item {
+        Item::Acquisition(a) => builder.acquisition(a)?,
+        Item::Waveform(w) => builder.waveform(w)?,
+        Item::Image(i) => builder.image(i)?,
+        Item::Array(a) => builder.array(a)?,
+        Item::Header(_) | Item::Text(_) | Item::Other(_) => {
+            return Err(Error::Malformed {
+                place: "item for MRD v2".into(),
+                found: "a header, a text or something that was not understood".into(),
+                needed: "an acquisition, a waveform, an image or an array".into(),
+            });
+        }
+    };
+    let before = out.len();
+    value::put_varint(1, out);
+    let put = value::put(schema, schema.item, &value, out);
+    if put.is_err() {
+        out.truncate(before);
+    }
+    put
+}
+
+/// Appends what a stream ends with.
+pub fn end(out: &mut Vec<u8>) {
+    value::put_varint(0, out);
+}
+
+/// Runs a decoder on what is there; `None` when that is not enough.
+fn ready<R: Read, T>(
+    buffer: &mut Buffer<R>,
+    decode: impl FnOnce(&mut Cursor<'_>) -> Result<T, Stop>,
+) -> Result<Option<T>, Error> {
+    let at = buffer.position();
+    let mut cursor = Cursor::new(buffer.unused());
+    match decode(&mut cursor) {
+        Ok(value) => {
+            let used = cursor.at();
+            buffer.use_up(used);
+            Ok(Some(value))
+        }
+        Err(Stop::Short(_)) => Ok(None),
+        Err(Stop::Error(e)) => Err(at_byte(e, at)),
     }
 }
 

@@ -112,7 +112,7 @@ impl<'s, 'v> Record<'s, 'v> {
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.field(name)? {
-            Value::Text(t) => Some((*t).to_owned()),
+            Value::Text(t) => Some(t.to_string()),
             _ => None,
         }
     }

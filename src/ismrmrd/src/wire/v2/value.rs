@@ -1,4 +1,6 @@
-//! Bytes → values, as the schema says.
+//! Bytes → values and back, as the schema says.
+
+use std::borrow::Cow;
 
 use super::schema::{Dimensions, Id, Scalar, Schema, Type};
 use crate::{Error, Limits};
@@ -41,15 +43,15 @@ pub(super) enum Value<'a> {
     Signed(i64),
     Unsigned(u64),
     Real(f64),
-    Complex,
+    Complex(f64, f64),
     /// Days since 1970.
     Date(i64),
     /// Nanoseconds since midnight.
     Time(i64),
-    Text(&'a str),
+    Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
     /// An array of fixed-size numbers: extents, slowest first, and its bytes.
-    Array(Vec<usize>, Scalar, &'a [u8]),
+    Array(Vec<usize>, Scalar, Cow<'a, [u8]>),
     /// An array of anything else.
     Items(Vec<usize>, Vec<Value<'a>>),
     Map(Vec<(Value<'a>, Value<'a>)>),
@@ -190,16 +192,20 @@ impl<'a> Cursor<'a> {
                 Scalar::I8 => Value::Signed(i64::from(i8::from_le_bytes(self.array()?))),
                 Scalar::F32 => Value::Real(f64::from(f32::from_le_bytes(self.array()?))),
                 Scalar::F64 => Value::Real(f64::from_le_bytes(self.array()?)),
-                Scalar::C32 | Scalar::C64 => {
-                    self.bytes(s.bytes())?;
-                    Value::Complex
+                Scalar::C32 => {
+                    let mut part = || Ok::<_, Stop>(f64::from(f32::from_le_bytes(self.array()?)));
+                    Value::Complex(part()?, part()?)
+                }
+                Scalar::C64 => {
+                    let mut part = || Ok::<_, Stop>(f64::from_le_bytes(self.array()?));
+                    Value::Complex(part()?, part()?)
                 }
             },
             Type::Signed => Value::Signed(self.signed()?),
             Type::Unsigned => Value::Unsigned(self.varint()?),
             Type::Date => Value::Date(self.signed()?),
             Type::Time => Value::Time(self.signed()?),
-            Type::Text => Value::Text(self.text(limits.xml_bytes)?),
+            Type::Text => Value::Text(Cow::Borrowed(self.text(limits.xml_bytes)?)),
             Type::Optional(of) => match self.array()? {
                 [0] => Value::Null,
                 [1] => self.value(schema, *of, limits)?,
@@ -244,7 +250,7 @@ impl<'a> Cursor<'a> {
                             "bytes of an array",
                             limits.image_bytes,
                         )?;
-                        Value::Array(shape, *s, self.bytes(bytes)?)
+                        Value::Array(shape, *s, Cow::Borrowed(self.bytes(bytes)?))
                     }
                     _ => {
                         let count =
@@ -332,4 +338,136 @@ fn within(declared: u64, what: &'static str, limit: usize) -> Result<usize, Erro
             limit: limit as u64,
         }),
     }
+}
+
+/// Appends a value as the schema says: what [`Cursor::value`] reads back.
+///
+/// # Errors
+/// [`Error::Malformed`] for a value that is not of the type.
+pub(super) fn put(schema: &Schema, id: Id, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let wrong = || Error::Malformed {
+        place: "value to be written".into(),
+        found: format!("{value:.60?}"),
+        needed: format!("{:.60?}", schema.get(id)),
+    };
+    match (schema.get(id), value) {
+        (Type::Scalar(scalar), value) => match (scalar, value) {
+            (Scalar::Bool | Scalar::U8, Value::Unsigned(v)) => {
+                out.push(u8::try_from(*v).map_err(|_| wrong())?);
+            }
+            (Scalar::I8, Value::Signed(v)) => {
+                out.extend(i8::try_from(*v).map_err(|_| wrong())?.to_le_bytes());
+            }
+            (Scalar::F32, Value::Real(v)) => out.extend((*v as f32).to_le_bytes()),
+            (Scalar::F64, Value::Real(v)) => out.extend(v.to_le_bytes()),
+            (Scalar::C32, Value::Complex(re, im)) => {
+                out.extend((*re as f32).to_le_bytes());
+                out.extend((*im as f32).to_le_bytes());
+            }
+            (Scalar::C64, Value::Complex(re, im)) => {
+                out.extend(re.to_le_bytes());
+                out.extend(im.to_le_bytes());
+            }
+            _ => return Err(wrong()),
+        },
+        (Type::Signed, Value::Signed(v))
+        | (Type::Date, Value::Date(v))
+        | (Type::Time, Value::Time(v)) => put_signed(*v, out),
+        (Type::Unsigned, Value::Unsigned(v)) => put_varint(*v, out),
+        (Type::Text, Value::Text(text)) => {
+            put_varint(text.len() as u64, out);
+            out.extend(text.as_bytes());
+        }
+        (Type::Optional(_), Value::Null) => out.push(0),
+        (Type::Optional(of), value) => {
+            out.push(1);
+            put(schema, *of, value, out)?;
+        }
+        (Type::Union(cases), Value::Null) => {
+            let index = cases.iter().position(|c| c.1.is_none()).ok_or_else(wrong)?;
+            out.push(u8::try_from(index).map_err(|_| wrong())?);
+        }
+        (Type::Union(cases), Value::Case(_, index, inner)) => match cases.get(*index) {
+            Some((_, Some(of))) => {
+                out.push(u8::try_from(*index).map_err(|_| wrong())?);
+                put(schema, *of, inner, out)?;
+            }
+            _ => return Err(wrong()),
+        },
+        (Type::Vector(of, length), Value::List(list)) => {
+            match length {
+                Some(n) if *n != list.len() => return Err(wrong()),
+                Some(_) => {}
+                None => put_varint(list.len() as u64, out),
+            }
+            for value in list {
+                put(schema, *of, value, out)?;
+            }
+        }
+        (Type::Array(of, dimensions), Value::Array(shape, scalar, bytes)) => {
+            match schema.get(*of) {
+                Type::Scalar(s) if s == scalar => {}
+                _ => return Err(wrong()),
+            }
+            if !put_shape(dimensions, shape, out) {
+                return Err(wrong());
+            }
+            out.extend_from_slice(bytes);
+        }
+        (Type::Array(of, dimensions), Value::Items(shape, list)) => {
+            if !put_shape(dimensions, shape, out) {
+                return Err(wrong());
+            }
+            for value in list {
+                put(schema, *of, value, out)?;
+            }
+        }
+        (Type::Map(keys, values), Value::Map(map)) => {
+            put_varint(map.len() as u64, out);
+            for (key, value) in map {
+                put(schema, *keys, key, out)?;
+                put(schema, *values, value, out)?;
+            }
+        }
+        (Type::Record(fields), Value::Record(_, values)) if fields.len() == values.len() => {
+            for ((_, of), value) in fields.iter().zip(values) {
+                put(schema, *of, value, out)?;
+            }
+        }
+        (Type::Enum(base, _), Value::Symbol(_, v)) => {
+            let value = match schema.get(*base) {
+                Type::Unsigned | Type::Scalar(Scalar::U8) => Value::Unsigned(v.cast_unsigned()),
+                _ => Value::Signed(*v),
+            };
+            put(schema, *base, &value, out)?;
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(())
+}
+
+/// Writes the extents that the type leaves open; false when they contradict it.
+fn put_shape(dimensions: &Dimensions, shape: &[usize], out: &mut Vec<u8>) -> bool {
+    match dimensions {
+        Dimensions::Fixed(fixed) => return fixed == shape,
+        Dimensions::Rank(rank) if *rank != shape.len() => return false,
+        Dimensions::Rank(_) => {}
+        Dimensions::Dynamic => put_varint(shape.len() as u64, out),
+    }
+    for &n in shape {
+        put_varint(n as u64, out);
+    }
+    true
+}
+
+pub(super) fn put_varint(mut v: u64, out: &mut Vec<u8>) {
+    while v >= 0x80 {
+        out.push((v & 0x7f) as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+fn put_signed(v: i64, out: &mut Vec<u8>) {
+    put_varint(((v << 1) ^ (v >> 63)).cast_unsigned(), out);
 }
