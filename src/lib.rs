@@ -21,4 +21,5 @@ pub mod phantom;
 pub mod pipeline;
 pub mod protocol;
 pub mod recon;
+pub mod server;
 pub mod source;

@@ -13,5 +13,7 @@ mod golden_values;
 mod messages;
 mod read_any_file;
 mod recon_a_file;
+mod serve_a_scanner;
 mod shipped_protocols;
 mod support;
+mod survive_a_bad_peer;

@@ -12,6 +12,11 @@ pub fn is_set() -> bool {
     IS_SET.load(Ordering::Relaxed)
 }
 
+/// The end that was asked for has come in order.
+pub(super) fn clear() {
+    IS_SET.store(false, Ordering::Relaxed);
+}
+
 /// Takes over the signals. The pipeline asks between batches and frames; outputs are written beside their names and
 /// renamed when whole, so an end at any moment leaves no half output.
 pub(super) fn install() {

@@ -13,6 +13,9 @@ pub mod output;
 pub mod plan;
 pub mod protocol;
 pub mod recon;
+pub mod record;
+pub mod send;
+pub mod serve;
 pub mod simulate;
 
 use std::process::ExitCode;
@@ -56,6 +59,12 @@ enum Command {
     Simulate(simulate::Args),
     /// Reconstructs a small real scan that ships with the program
     Demo(demo::Args),
+    /// Serves scanners: k-space streams in, images go back while the scan runs
+    Serve(serve::Args),
+    /// Sends a file to an MRD server as a scanner would
+    Send(send::Args),
+    /// Stores a scanner's stream as it came
+    Record(record::Args),
     /// Says what this machine and this build offer
     Doctor(doctor::Args),
 }
@@ -124,6 +133,9 @@ impl Command {
             Self::Simulate(a) => a.json,
             Self::Protocol(a) => a.is_json(),
             Self::Demo(a) => a.json,
+            Self::Serve(a) => a.json,
+            Self::Send(a) => a.json,
+            Self::Record(a) => a.json,
             Self::Doctor(a) => a.json,
         }
     }
@@ -138,6 +150,9 @@ impl Command {
             Self::Simulate(a) => simulate::run(a, out),
             Self::Protocol(a) => protocol::run(a, out),
             Self::Demo(a) => demo::run(a, out),
+            Self::Serve(a) => serve::run(a, out),
+            Self::Send(a) => send::run(a, out),
+            Self::Record(a) => record::run(a, out),
             Self::Doctor(a) => doctor::run(a, out),
         }
     }

@@ -41,6 +41,30 @@ impl Output {
         Ok(())
     }
 
+    /// One line of JSON on stdout, for what is told before the end; nothing without `--json`.
+    pub fn json_line(&self, value: &serde_json::Value) {
+        if self.is_json {
+            to_stdout(&value.to_string());
+        }
+    }
+
+    /// Sends the log of this process to stderr.
+    pub fn log(&self, least: tracing::Level, is_json: bool) {
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(least)
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(std::io::stderr);
+        let set = if is_json {
+            builder.json().flatten_event(true).try_init()
+        } else {
+            builder.try_init()
+        };
+        if let Err(e) = set {
+            note(&format!("there is no log: {e}"));
+        }
+    }
+
     /// A remark for people, on stderr.
     pub fn note(&self, text: &str) {
         note(text);

@@ -29,8 +29,14 @@ impl Stamp {
 
     /// Marks as milliseconds since the last readout, in order; the first readout is negative.
     pub fn offsets_ms(&self) -> Vec<(&'static str, f64)> {
-        let ms = |at: Instant| 1e3 * at.saturating_duration_since(self.last_readout).as_secs_f64();
-        let first = self.last_readout.saturating_duration_since(self.first_readout);
+        let ms = |at: Instant| {
+            1e3 * at
+                .saturating_duration_since(self.last_readout)
+                .as_secs_f64()
+        };
+        let first = self
+            .last_readout
+            .saturating_duration_since(self.first_readout);
         let mut out = vec![
             ("first_readout", -1e3 * first.as_secs_f64()),
             ("last_readout", 0.0),
@@ -64,7 +70,11 @@ mod tests {
         assert_eq!(stamp.latency(), Duration::from_millis(10));
         stamp.sent = Some(at(112));
         assert_eq!(stamp.latency(), Duration::from_millis(12));
-        let offsets: Vec<_> = stamp.offsets_ms().into_iter().map(|(n, v)| (n, v.round())).collect();
+        let offsets: Vec<_> = stamp
+            .offsets_ms()
+            .into_iter()
+            .map(|(n, v)| (n, v.round()))
+            .collect();
         assert_eq!(
             offsets,
             [

@@ -9,13 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ismrmrd::acquisition::AcquisitionRef;
 
-use crate::data::{Fault, FaultKind, FrameKey, NoiseCovariance, Note, ReconImage, Scan, Stamp, Step};
+use crate::data::{
+    Fault, FaultKind, FrameKey, NoiseCovariance, Note, ReconImage, Scan, Stamp, Step,
+};
 use crate::device::Device;
 use crate::ingest::{Ingest, PendingFrame};
 use crate::metrics::{Clock, Latency, StageClock};

@@ -9,14 +9,14 @@ use crate::data::{Fault, FaultKind, NoiseCovariance, Note, ReconImage, Scan};
 use crate::device::Device;
 use crate::handoff::{Delivered, HandoffParams};
 use crate::ingest::{Ingest, NoiseAccumulator};
-use crate::metrics::{Monotonic, StageClock};
+use crate::metrics::{Monotonic, StageClock, peak_memory_bytes};
 use crate::protocol::{Protocol, check};
 use crate::source::{self, OpenOptions};
 
 use super::chain::{self, STAGES, Settings};
 use super::guard::border;
 use super::plans::Plans;
-use super::report::{PatternReport, Report, peak_memory_bytes};
+use super::report::{PatternReport, Report};
 use super::watch::Watch;
 
 /// What to reconstruct.

@@ -4,12 +4,12 @@
 use crate::data::{Fault, NoiseCovariance, Note, Scan};
 use crate::device::Device;
 use crate::ingest::Ingest;
-use crate::metrics::{Clock, StageClock};
+use crate::metrics::{Clock, StageClock, peak_memory_bytes};
 use crate::protocol::{Protocol, check};
 
 use super::chain::{self, STAGES, Settings, Sink, Source};
 use super::guard::border;
-use super::report::{Report, peak_memory_bytes};
+use super::report::Report;
 use super::watch::Watch;
 
 /// What to reconstruct, and how.

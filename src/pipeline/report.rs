@@ -78,11 +78,3 @@ pub fn frame_name(key: &FrameKey) -> String {
     }
     out
 }
-
-/// `VmHWM` of this process.
-pub(super) fn peak_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|l| l.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
-}

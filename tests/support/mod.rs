@@ -1,6 +1,7 @@
 //! The binary under test, and folders to run it in.
 
 pub(crate) mod npy;
+pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -29,6 +29,11 @@ impl<R: Read> Buffer<R> {
         }
     }
 
+    /// Where bytes come from.
+    pub(super) fn source_mut(&mut self) -> &mut R {
+        &mut self.source
+    }
+
     /// What is there.
     pub(super) fn unused(&self) -> &[u8] {
         self.room.get(self.start..self.end).unwrap_or_default()

@@ -2,8 +2,9 @@
 
 use bytemuck::Pod;
 
-use super::Message;
+use super::{Message, id};
 use crate::Error;
+use crate::acquisition::AcquisitionRef;
 use crate::image::{NdArray, Pixels};
 
 /// Appends a message to `out`, as the specification has it: texts without a trailing NUL.
@@ -21,6 +22,32 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), Error> {
         out.truncate(before);
     }
     done
+}
+
+/// Appends a readout that stays where it is: [`Message::Acquisition`] without the copy.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_acquisition(readout: &AcquisitionRef<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let before = out.len();
+    out.extend(id::ACQUISITION.to_le_bytes());
+    let done = acquisition(readout, out);
+    if done.is_err() {
+        out.truncate(before);
+    }
+    done
+}
+
+fn acquisition(a: &AcquisitionRef<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let samples = usize::from(a.head.number_of_samples);
+    let traj = samples * usize::from(a.head.trajectory_dimensions);
+    let data = samples * usize::from(a.head.active_channels);
+    check("acquisition: trajectory", a.traj.len(), traj)?;
+    check("acquisition: data", a.data.len(), data)?;
+    out.extend(a.head.encode());
+    values(a.traj, 4, out);
+    values(a.data, 4, out);
+    Ok(())
 }
 
 fn put(message: &Message, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -65,16 +92,7 @@ fn put(message: &Message, out: &mut Vec<u8>) -> Result<(), Error> {
             long_text(text, out);
         }
         Message::Error(t) | Message::DependencyQuery(t) => long_text(t, out),
-        Message::Acquisition(a) => {
-            let samples = usize::from(a.head.number_of_samples);
-            let traj = samples * usize::from(a.head.trajectory_dimensions);
-            let data = samples * usize::from(a.head.active_channels);
-            check("acquisition: trajectory", a.traj.len(), traj)?;
-            check("acquisition: data", a.data.len(), data)?;
-            out.extend(a.head.encode());
-            values(&a.traj, 4, out);
-            values(&a.data, 4, out);
-        }
+        Message::Acquisition(a) => acquisition(&a.as_ref(), out)?,
         Message::Image(image) => {
             let declared = crate::Image::declared_len(&image.head);
             check(

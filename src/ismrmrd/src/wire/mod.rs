@@ -16,7 +16,7 @@ pub mod v2;
 #[cfg(feature = "hdf5")]
 pub(crate) use decode::values;
 pub use decode::{Step, decode};
-pub use encode::encode;
+pub use encode::{encode, encode_acquisition};
 pub use session::{Config, Event, Session, SessionError, State};
 pub use stream::{Item, Reader, Stream, StreamKind, sniff};
 

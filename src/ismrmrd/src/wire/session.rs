@@ -196,9 +196,10 @@ impl Session {
         }
         match message {
             Message::ConfigFile(name) => self.config(format!("named {name:?}"), Config::Name(name)),
-            Message::ConfigText(text) => {
-                self.config(format!("a text of {} bytes", text.len()), Config::Text(text))
-            }
+            Message::ConfigText(text) => self.config(
+                format!("a text of {} bytes", text.len()),
+                Config::Text(text),
+            ),
             Message::Header(xml) => {
                 if self.state == State::Streaming {
                     return Err(SessionError::SecondHeader {
@@ -315,14 +316,39 @@ mod tests {
             // Gadgetron's client; ismrmrd_hdf5_to_stream without a config; python-ismrmrd-server's client
             vec![config(), header(), readout(), readout(), Message::Close],
             vec![header(), readout(), Message::Close],
-            vec![config(), header(), text(), waveform(), waveform(), readout(), Message::Close],
+            vec![
+                config(),
+                header(),
+                text(),
+                waveform(),
+                waveform(),
+                readout(),
+                Message::Close,
+            ],
             vec![header(), readout(), waveform(), readout(), Message::Close],
-            vec![Message::ConfigText("[recon]\n".into()), header(), Message::Close],
+            vec![
+                Message::ConfigText("[recon]\n".into()),
+                header(),
+                Message::Close,
+            ],
             // an early end: gt_alive and the dependency query
             vec![Message::Close],
             vec![config(), Message::Close],
-            vec![config(), Message::DependencyQuery("<x/>".into()), Message::Close],
-            vec![query(), config(), query(), header(), query(), readout(), query(), Message::Close],
+            vec![
+                config(),
+                Message::DependencyQuery("<x/>".into()),
+                Message::Close,
+            ],
+            vec![
+                query(),
+                config(),
+                query(),
+                header(),
+                query(),
+                readout(),
+                query(),
+                Message::Close,
+            ],
             vec![text(), config(), text(), header(), Message::Close],
         ] {
             let (session, last) = run(messages);
@@ -349,14 +375,30 @@ mod tests {
             (vec![config(), config()], second.clone()),
             (vec![config(), header(), config()], second),
             (vec![header(), Message::ConfigText("x".into())], late),
-            (vec![header(), readout(), header()], E::SecondHeader { readouts: 1 }),
-            (vec![readout()], E::BeforeHeader { what: "an acquisition" }),
+            (
+                vec![header(), readout(), header()],
+                E::SecondHeader { readouts: 1 },
+            ),
+            (
+                vec![readout()],
+                E::BeforeHeader {
+                    what: "an acquisition",
+                },
+            ),
             (
                 vec![config(), Message::Waveform(Waveform::default())],
                 E::BeforeHeader { what: "a waveform" },
             ),
-            (vec![header(), Message::Close, readout()], E::AfterClose { what: "an acquisition" }),
-            (vec![Message::Close, Message::Close], E::AfterClose { what: "CLOSE" }),
+            (
+                vec![header(), Message::Close, readout()],
+                E::AfterClose {
+                    what: "an acquisition",
+                },
+            ),
+            (
+                vec![Message::Close, Message::Close],
+                E::AfterClose { what: "CLOSE" },
+            ),
             (vec![response], E::Unasked { correlation_id: 3 }),
         ] {
             let (session, last) = run(messages);
@@ -375,7 +417,10 @@ mod tests {
             (vec![Message::Text("x".into())], 0),
         ] {
             let (mut session, _) = run(messages);
-            assert_eq!(session.peer_closed(), Err(SessionError::CutOff { readouts }));
+            assert_eq!(
+                session.peer_closed(),
+                Err(SessionError::CutOff { readouts })
+            );
         }
         let (mut session, _) = run(vec![header(), Message::Close]);
         assert_eq!(session.peer_closed(), Ok(Event::Closed));
@@ -385,6 +430,9 @@ mod tests {
     fn after_a_fault_nothing_is_taken() {
         let (mut session, last) = run(vec![readout()]);
         assert!(last.is_err());
-        assert!(matches!(session.take(header()), Err(SessionError::AfterClose { .. })));
+        assert!(matches!(
+            session.take(header()),
+            Err(SessionError::AfterClose { .. })
+        ));
     }
 }

@@ -119,6 +119,11 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// Where bytes come from: for reading on without decoding.
+    pub fn source_mut(&mut self) -> &mut R {
+        self.buffer.source_mut()
+    }
+
     /// Bytes of the messages given so far.
     pub fn position(&self) -> u64 {
         self.buffer.position()

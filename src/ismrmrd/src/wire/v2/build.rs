@@ -97,7 +97,11 @@ impl<'s> Builder<'s> {
     /// Type of a field; of its elements if it is a list.
     fn field(self, record: Id, name: &str) -> Result<Id, Error> {
         let Type::Record(fields) = self.schema.get(self.below(record)) else {
-            return Err(malformed("schema", format!("no record around {name}"), "a record"));
+            return Err(malformed(
+                "schema",
+                format!("no record around {name}"),
+                "a record",
+            ));
         };
         let field = fields.iter().find(|f| f.0 == name).map(|f| self.below(f.1));
         let field = field.ok_or_else(|| malformed("schema", format!("no field {name}"), "it"))?;
@@ -153,7 +157,11 @@ impl<'s> Builder<'s> {
             .map(|(_, v)| Value::Symbol(id, *v))
             .ok_or_else(|| {
                 let known: Vec<&str> = symbols.iter().map(|s| s.0.as_str()).collect();
-                malformed("header for MRD v2", format!("{word:?}"), &format!("one of {}", known.join(", ")))
+                malformed(
+                    "header for MRD v2",
+                    format!("{word:?}"),
+                    &format!("one of {}", known.join(", ")),
+                )
             })
     }
 
@@ -164,7 +172,11 @@ impl<'s> Builder<'s> {
         make: impl FnOnce(Id) -> Result<Value<'v>, Error>,
     ) -> Result<Value<'v>, Error> {
         let Type::Union(cases) = self.schema.get(self.schema.item) else {
-            return Err(malformed("schema", "another type".into(), "a union of items"));
+            return Err(malformed(
+                "schema",
+                "another type".into(),
+                "a union of items",
+            ));
         };
         let at = cases.iter().position(|c| c.0 == tag);
         match at.and_then(|at| Some((at, cases.get(at)?.1?))) {
@@ -175,12 +187,19 @@ impl<'s> Builder<'s> {
 
     pub(super) fn acquisition(self, a: &Acquisition) -> Result<Value<'_>, Error> {
         let h = &a.head;
-        let (channels, samples) = (usize::from(h.active_channels), usize::from(h.number_of_samples));
+        let (channels, samples) = (
+            usize::from(h.active_channels),
+            usize::from(h.number_of_samples),
+        );
         let dimensions = usize::from(h.trajectory_dimensions);
         if a.data.len() != channels * samples || a.traj.len() != dimensions * samples {
             return Err(malformed(
                 "acquisition",
-                format!("{} samples, {} trajectory values", a.data.len(), a.traj.len()),
+                format!(
+                    "{} samples, {} trajectory values",
+                    a.data.len(),
+                    a.traj.len()
+                ),
                 "as many as its header says",
             ));
         }
@@ -190,7 +209,11 @@ impl<'s> Builder<'s> {
             .collect();
         let traj = match dimensions {
             0 => Value::Array(vec![0, 0], Scalar::F32, Cow::Borrowed(&[])),
-            _ => Value::Array(vec![dimensions, samples], Scalar::F32, Cow::Owned(bytes(&traj, 4).into_owned())),
+            _ => Value::Array(
+                vec![dimensions, samples],
+                Scalar::F32,
+                Cow::Owned(bytes(&traj, 4).into_owned()),
+            ),
         };
         self.item("acquisition", |id| {
             let head = self.field(id, "head")?;
@@ -210,7 +233,10 @@ impl<'s> Builder<'s> {
                     ("repetition", unsigned(i.repetition)),
                     ("set", unsigned(i.set)),
                     ("segment", unsigned(i.segment)),
-                    ("user", Value::List(user.iter().map(|v| unsigned(*v)).collect())),
+                    (
+                        "user",
+                        Value::List(user.iter().map(|v| unsigned(*v)).collect()),
+                    ),
                 ],
             )?;
             let order = channel_order(&h.channel_mask, channels);
@@ -222,12 +248,23 @@ impl<'s> Builder<'s> {
                     ("idx", idx),
                     ("measurementUid", unsigned(h.measurement_uid)),
                     ("scanCounter", unsigned(h.scan_counter)),
-                    ("acquisitionTimeStampNs", milliseconds(h.acquisition_time_stamp)),
+                    (
+                        "acquisitionTimeStampNs",
+                        milliseconds(h.acquisition_time_stamp),
+                    ),
                     (
                         "physiologyTimeStampNs",
-                        Value::List(h.physiology_time_stamp.iter().map(|v| milliseconds(*v)).collect()),
+                        Value::List(
+                            h.physiology_time_stamp
+                                .iter()
+                                .map(|v| milliseconds(*v))
+                                .collect(),
+                        ),
                     ),
-                    ("channelOrder", Value::List(order.into_iter().map(Value::Unsigned).collect())),
+                    (
+                        "channelOrder",
+                        Value::List(order.into_iter().map(Value::Unsigned).collect()),
+                    ),
                     ("discardPre", unsigned(h.discard_pre)),
                     ("discardPost", unsigned(h.discard_post)),
                     ("centerSample", unsigned(h.center_sample)),
@@ -246,7 +283,10 @@ impl<'s> Builder<'s> {
                 id,
                 vec![
                     ("head", head),
-                    ("data", Value::Array(vec![channels, samples], Scalar::C32, bytes(&a.data, 4))),
+                    (
+                        "data",
+                        Value::Array(vec![channels, samples], Scalar::C32, bytes(&a.data, 4)),
+                    ),
                     ("trajectory", traj),
                 ],
             )
@@ -257,7 +297,11 @@ impl<'s> Builder<'s> {
         let h = &w.head;
         let shape = vec![usize::from(h.channels), usize::from(h.number_of_samples)];
         if w.data.len() != shape.iter().product::<usize>() {
-            return Err(malformed("waveform", format!("{} values", w.data.len()), "as many as its header says"));
+            return Err(malformed(
+                "waveform",
+                format!("{} values", w.data.len()),
+                "as many as its header says",
+            ));
         }
         self.item("waveformUint32", |id| {
             self.record(
@@ -269,7 +313,10 @@ impl<'s> Builder<'s> {
                     ("timeStampNs", milliseconds(h.time_stamp)),
                     ("sampleTimeNs", sample_time(h.sample_time_us)),
                     ("waveformId", unsigned(h.waveform_id)),
-                    ("data", Value::Items(shape, w.data.iter().map(|v| unsigned(*v)).collect())),
+                    (
+                        "data",
+                        Value::Items(shape, w.data.iter().map(|v| unsigned(*v)).collect()),
+                    ),
                 ],
             )
         })
@@ -277,7 +324,11 @@ impl<'s> Builder<'s> {
 
     pub(super) fn array(self, a: &NdArray) -> Result<Value<'_>, Error> {
         let Pixels::C32(values) = &a.values else {
-            return Err(malformed("array for MRD v2", "another type".into(), "complex numbers of 32 bits"));
+            return Err(malformed(
+                "array for MRD v2",
+                "another type".into(),
+                "complex numbers of 32 bits",
+            ));
         };
         self.item("arrayComplexFloat", |_| {
             Ok(Value::Array(a.shape.clone(), Scalar::C32, bytes(values, 4)))
@@ -289,7 +340,11 @@ impl<'s> Builder<'s> {
         let [x, y, z] = h.matrix_size.map(usize::from);
         let shape = vec![usize::from(h.channels), z, y, x];
         if image.pixels.len() != shape.iter().product::<usize>() {
-            return Err(malformed("image", format!("{} voxels", image.pixels.len()), "as many as its header says"));
+            return Err(malformed(
+                "image",
+                format!("{} voxels", image.pixels.len()),
+                "as many as its header says",
+            ));
         }
         let (tag, data) = pixels(&image.pixels, shape);
         let meta = Meta::parse(&image.attributes)?;
@@ -313,12 +368,23 @@ impl<'s> Builder<'s> {
                     ("phase", unsigned(h.phase)),
                     ("repetition", unsigned(h.repetition)),
                     ("set", unsigned(h.set)),
-                    ("acquisitionTimeStampNs", milliseconds(h.acquisition_time_stamp)),
+                    (
+                        "acquisitionTimeStampNs",
+                        milliseconds(h.acquisition_time_stamp),
+                    ),
                     (
                         "physiologyTimeStampNs",
-                        Value::List(h.physiology_time_stamp.iter().map(|v| milliseconds(*v)).collect()),
+                        Value::List(
+                            h.physiology_time_stamp
+                                .iter()
+                                .map(|v| milliseconds(*v))
+                                .collect(),
+                        ),
                     ),
-                    ("imageType", Value::Symbol(self.field(head_id, "imageType")?, h.image_type.into())),
+                    (
+                        "imageType",
+                        Value::Symbol(self.field(head_id, "imageType")?, h.image_type.into()),
+                    ),
                     ("imageIndex", unsigned(h.image_index)),
                     ("imageSeriesIndex", unsigned(h.image_series_index)),
                     ("userInt", user_ints(&h.user_int)),
@@ -333,10 +399,18 @@ impl<'s> Builder<'s> {
     /// Every value as a text: v1 has nothing else, and what looks like a number may be a name.
     fn meta<'v>(self, id: Id, meta: Meta) -> Result<Value<'v>, Error> {
         let Type::Map(_, values) = self.schema.get(id) else {
-            return Err(malformed("schema", "another type".into(), "a map of meta attributes"));
+            return Err(malformed(
+                "schema",
+                "another type".into(),
+                "a map of meta attributes",
+            ));
         };
         let Type::Vector(union, _) = self.schema.get(*values) else {
-            return Err(malformed("schema", "another type".into(), "lists of meta attributes"));
+            return Err(malformed(
+                "schema",
+                "another type".into(),
+                "lists of meta attributes",
+            ));
         };
         let word = |v: String| Value::Case(*union, 0, Box::new(Value::Text(Cow::Owned(v))));
         let entry = |(name, values): (String, Vec<String>)| {
@@ -355,7 +429,10 @@ impl<'s> Builder<'s> {
         let mut fields: Fields<'v> = vec![("version", signed(h.version))];
         if let Some(s) = &h.subject_information {
             let at = of("subjectInformation")?;
-            let gender = self.symbol(self.field(at, "patientGender")?, s.patient_gender.as_deref())?;
+            let gender = self.symbol(
+                self.field(at, "patientGender")?,
+                s.patient_gender.as_deref(),
+            )?;
             fields.push((
                 "subjectInformation",
                 self.record(
@@ -381,7 +458,10 @@ impl<'s> Builder<'s> {
                         ("studyTime", time(&s.study_time)?),
                         ("studyID", some_text(&s.study_id)),
                         ("accessionNumber", signed(s.accession_number)),
-                        ("referringPhysicianName", some_text(&s.referring_physician_name)),
+                        (
+                            "referringPhysicianName",
+                            some_text(&s.referring_physician_name),
+                        ),
                         ("studyDescription", some_text(&s.study_description)),
                         ("studyInstanceUID", some_text(&s.study_instance_uid)),
                         ("bodyPartExamined", some_text(&s.body_part_examined)),
@@ -390,7 +470,10 @@ impl<'s> Builder<'s> {
             ));
         }
         if let Some(m) = &h.measurement_information {
-            fields.push(("measurementInformation", self.measurement(of("measurementInformation")?, m)?));
+            fields.push((
+                "measurementInformation",
+                self.measurement(of("measurementInformation")?, m)?,
+            ));
         }
         if let Some(a) = &h.acquisition_system_information {
             let at = of("acquisitionSystemInformation")?;
@@ -441,9 +524,15 @@ impl<'s> Builder<'s> {
         ));
         let at = of("encoding")?;
         let encodings = h.encoding.iter().map(|e| self.encoding(at, e));
-        fields.push(("encoding", Value::List(encodings.collect::<Result<_, _>>()?)));
+        fields.push((
+            "encoding",
+            Value::List(encodings.collect::<Result<_, _>>()?),
+        ));
         if let Some(s) = &h.sequence_parameters {
-            fields.push(("sequenceParameters", self.sequence(of("sequenceParameters")?, s)?));
+            fields.push((
+                "sequenceParameters",
+                self.sequence(of("sequenceParameters")?, s)?,
+            ));
         }
         if let Some(u) = &h.user_parameters {
             let at = of("userParameters")?;
@@ -465,16 +554,18 @@ impl<'s> Builder<'s> {
                 ],
             )
         });
-        fields.push(("waveformInformation", Value::List(waveforms.collect::<Result<_, _>>()?)));
+        fields.push((
+            "waveformInformation",
+            Value::List(waveforms.collect::<Result<_, _>>()?),
+        ));
         self.record(id, fields)
     }
 
-    fn measurement<'v>(
-        self,
-        at: Id,
-        m: &'v MeasurementInformation,
-    ) -> Result<Value<'v>, Error> {
-        let position = self.symbol(self.field(at, "patientPosition")?, Some(&m.patient_position))?;
+    fn measurement<'v>(self, at: Id, m: &'v MeasurementInformation) -> Result<Value<'v>, Error> {
+        let position = self.symbol(
+            self.field(at, "patientPosition")?,
+            Some(&m.patient_position),
+        )?;
         let dependency = self.field(at, "measurementDependency")?;
         let dependencies = m.measurement_dependency.iter().map(|d| {
             self.record(
@@ -498,7 +589,10 @@ impl<'s> Builder<'s> {
                 "measurementDependency",
                 Value::List(dependencies.collect::<Result<_, _>>()?),
             ),
-            ("seriesInstanceUIDRoot", some_text(&m.series_instance_uid_root)),
+            (
+                "seriesInstanceUIDRoot",
+                some_text(&m.series_instance_uid_root),
+            ),
             ("frameOfReferenceUID", some_text(&m.frame_of_reference_uid)),
         ];
         if let Some(table) = m.relative_table_position {
@@ -523,7 +617,11 @@ impl<'s> Builder<'s> {
     fn xyz<'v>(self, at: Id, [x, y, z]: [f32; 3]) -> Result<Value<'v>, Error> {
         self.record(
             at,
-            vec![("x", real(Some(x))), ("y", real(Some(y))), ("z", real(Some(z)))],
+            vec![
+                ("x", real(Some(x))),
+                ("y", real(Some(y))),
+                ("z", real(Some(z))),
+            ],
         )
     }
 
@@ -583,10 +681,19 @@ impl<'s> Builder<'s> {
             Trajectory::Unknown(word) => word,
         };
         let mut fields = vec![
-            ("encodedSpace", self.space(self.field(at, "encodedSpace")?, &e.encoded_space)?),
-            ("reconSpace", self.space(self.field(at, "reconSpace")?, &e.recon_space)?),
+            (
+                "encodedSpace",
+                self.space(self.field(at, "encodedSpace")?, &e.encoded_space)?,
+            ),
+            (
+                "reconSpace",
+                self.space(self.field(at, "reconSpace")?, &e.recon_space)?,
+            ),
             ("encodingLimits", self.record(limits_at, limits)?),
-            ("trajectory", self.symbol(self.field(at, "trajectory")?, Some(trajectory))?),
+            (
+                "trajectory",
+                self.symbol(self.field(at, "trajectory")?, Some(trajectory))?,
+            ),
             ("echoTrainLength", signed(e.echo_train_length)),
         ];
         if let Some(t) = &e.trajectory_description {
@@ -597,7 +704,10 @@ impl<'s> Builder<'s> {
             fields.push(("trajectoryDescription", self.record(at, inner)?));
         }
         if let Some(p) = &e.parallel_imaging {
-            fields.push(("parallelImaging", self.parallel(self.field(at, "parallelImaging")?, p)?));
+            fields.push((
+                "parallelImaging",
+                self.parallel(self.field(at, "parallelImaging")?, p)?,
+            ));
         }
         self.record(at, fields)
     }
@@ -611,12 +721,14 @@ impl<'s> Builder<'s> {
                 ("kspaceEncodingStep2", unsigned(two)),
             ],
         )?;
-        let word = |name: &str, word: &Option<String>| {
-            self.symbol(self.field(at, name)?, word.as_deref())
-        };
+        let word =
+            |name: &str, word: &Option<String>| self.symbol(self.field(at, name)?, word.as_deref());
         let mut fields = vec![
             ("accelerationFactor", factor),
-            ("calibrationMode", word("calibrationMode", &p.calibration_mode)?),
+            (
+                "calibrationMode",
+                word("calibrationMode", &p.calibration_mode)?,
+            ),
             (
                 "interleavingDimension",
                 word("interleavingDimension", &p.interleaving_dimension)?,
@@ -656,7 +768,11 @@ impl<'s> Builder<'s> {
             let [rl, ap, fh] = d.gradient_direction;
             let g = self.record(
                 direction,
-                vec![("rl", real(Some(rl))), ("ap", real(Some(ap))), ("fh", real(Some(fh)))],
+                vec![
+                    ("rl", real(Some(rl))),
+                    ("ap", real(Some(ap))),
+                    ("fh", real(Some(fh))),
+                ],
             )?;
             self.record(
                 diffusion,
@@ -664,7 +780,10 @@ impl<'s> Builder<'s> {
             )
         });
         // "user_0" in the XML schema, "user0" there.
-        let dimension = s.diffusion_dimension.as_deref().map(|d| d.replace("user_", "user"));
+        let dimension = s
+            .diffusion_dimension
+            .as_deref()
+            .map(|d| d.replace("user_", "user"));
         self.record(
             at,
             vec![
@@ -678,7 +797,10 @@ impl<'s> Builder<'s> {
                     "diffusionDimension",
                     self.symbol(self.field(at, "diffusionDimension")?, dimension.as_deref())?,
                 ),
-                ("diffusion", Value::List(diffusions.collect::<Result<_, _>>()?)),
+                (
+                    "diffusion",
+                    Value::List(diffusions.collect::<Result<_, _>>()?),
+                ),
                 ("diffusionScheme", some_text(&s.diffusion_scheme)),
             ],
         )
@@ -703,11 +825,17 @@ impl<'s> Builder<'s> {
         let mut out = vec![
             list(
                 "userParameterLong",
-                u.long.iter().map(|(n, v)| (n.as_str(), Value::Signed(*v))).collect(),
+                u.long
+                    .iter()
+                    .map(|(n, v)| (n.as_str(), Value::Signed(*v)))
+                    .collect(),
             )?,
             list(
                 "userParameterDouble",
-                u.double.iter().map(|(n, v)| (n.as_str(), Value::Real(*v))).collect(),
+                u.double
+                    .iter()
+                    .map(|(n, v)| (n.as_str(), Value::Real(*v)))
+                    .collect(),
             )?,
             list("userParameterString", texts(&u.string))?,
         ];
@@ -721,7 +849,10 @@ impl<'s> Builder<'s> {
 /// The channels whose bits are set; without any, as many as there are, in order.
 fn channel_order(mask: &[u64; 16], channels: usize) -> Vec<u64> {
     let set: Vec<u64> = (0..1024)
-        .filter(|c| mask.get((c / 64) as usize).is_some_and(|w| w >> (c % 64) & 1 == 1))
+        .filter(|c| {
+            mask.get((c / 64) as usize)
+                .is_some_and(|w| w >> (c % 64) & 1 == 1)
+        })
         .collect();
     if set.is_empty() {
         (0..channels as u64).collect()
@@ -736,13 +867,25 @@ fn pixels(pixels: &Pixels, shape: Vec<usize>) -> (&'static str, Value<'_>) {
     }
     match pixels {
         Pixels::U16(v) => ("imageUint16", integers(shape, v, |v| unsigned(v))),
-        Pixels::I16(v) => ("imageInt16", integers(shape, v, |v| Value::Signed(v.into()))),
+        Pixels::I16(v) => (
+            "imageInt16",
+            integers(shape, v, |v| Value::Signed(v.into())),
+        ),
         Pixels::U32(v) => ("imageUint32", integers(shape, v, |v| unsigned(v))),
-        Pixels::I32(v) => ("imageInt32", integers(shape, v, |v| Value::Signed(v.into()))),
+        Pixels::I32(v) => (
+            "imageInt32",
+            integers(shape, v, |v| Value::Signed(v.into())),
+        ),
         Pixels::F32(v) => ("imageFloat", Value::Array(shape, Scalar::F32, bytes(v, 4))),
         Pixels::F64(v) => ("imageDouble", Value::Array(shape, Scalar::F64, bytes(v, 8))),
-        Pixels::C32(v) => ("imageComplexFloat", Value::Array(shape, Scalar::C32, bytes(v, 4))),
-        Pixels::C64(v) => ("imageComplexDouble", Value::Array(shape, Scalar::C64, bytes(v, 8))),
+        Pixels::C32(v) => (
+            "imageComplexFloat",
+            Value::Array(shape, Scalar::C32, bytes(v, 4)),
+        ),
+        Pixels::C64(v) => (
+            "imageComplexDouble",
+            Value::Array(shape, Scalar::C64, bytes(v, 8)),
+        ),
     }
 }
 

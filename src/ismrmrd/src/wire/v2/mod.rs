@@ -91,6 +91,11 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// Where bytes come from: for reading on without decoding.
+    pub fn source_mut(&mut self) -> &mut R {
+        self.buffer.source_mut()
+    }
+
     /// The header, when the stream has one.
     pub fn header(&self) -> Option<&Header> {
         self.header.as_ref()

@@ -62,12 +62,16 @@ fn assert_same(ours: &[u8], theirs: &[u8], what: &str) {
 }
 
 fn local(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 /// `../shared/data/mrd` of the workplace: larger streams, some of which may not be passed on.
 fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/mrd").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/data/mrd")
+        .join(name);
     if path.is_file() {
         return Some(path);
     }
@@ -77,7 +81,10 @@ fn shared(name: &str) -> Option<PathBuf> {
 
 #[test]
 fn values_of_other_programs_come_out_byte_for_byte() {
-    let mut paths = vec![local("phantom_v2_c2_m16.mrd"), local("phantom_v2_c2_m16.recon.mrd")];
+    let mut paths = vec![
+        local("phantom_v2_c2_m16.mrd"),
+        local("phantom_v2_c2_m16.recon.mrd"),
+    ];
     for name in [
         "phantom_v2_c8_m64.mrd",
         "phantom_v2_c8_m64.recon.mrd",
@@ -95,7 +102,10 @@ fn values_of_other_programs_come_out_byte_for_byte() {
 /// `ismrmrd_to_mrd` made one of the other.
 #[test]
 fn v1_is_translated_as_the_peer_does_it() {
-    if let (Some(v1), Some(v2)) = (shared("brain8_r2_acs24.v1stream"), shared("brain8_r2_acs24.v2.mrd")) {
+    if let (Some(v1), Some(v2)) = (
+        shared("brain8_r2_acs24.v1stream"),
+        shared("brain8_r2_acs24.v2.mrd"),
+    ) {
         let theirs = std::fs::read(&v2).unwrap();
         assert_same(&translated(&v1), &theirs, "v1 as v2");
         assert_same(&translated(&v2), &theirs, "v2 through v1 types");
@@ -119,7 +129,9 @@ fn awkward() -> (Header, Vec<Item>) {
     acquisition.head.flags = u64::MAX;
     acquisition.head.version = 1;
     acquisition.traj = (0..10u8).map(f32::from).collect();
-    acquisition.data = (0..15u8).map(|i| crate::Complex32::new(i.into(), -f32::from(i))).collect();
+    acquisition.data = (0..15u8)
+        .map(|i| crate::Complex32::new(i.into(), -f32::from(i)))
+        .collect();
     let mut waveform = Waveform::default();
     waveform.head.version = 1;
     waveform.head.channels = 2;
@@ -127,7 +139,10 @@ fn awkward() -> (Header, Vec<Item>) {
     waveform.data = vec![0, 127, 128, u32::MAX];
     let mut meta = Meta::default();
     meta.set("ImageComment", "größer < 1 & \"mehr\"");
-    meta.set_all("ImageType", vec!["DERIVED".into(), String::new(), "M".into()]);
+    meta.set_all(
+        "ImageType",
+        vec!["DERIVED".into(), String::new(), "M".into()],
+    );
     let image = |pixels: Pixels| {
         let mut image = Image {
             head: ImageHeader {
@@ -174,7 +189,10 @@ fn everything_that_v1_holds_survives() {
     }
     end(&mut bytes);
     let mut reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
-    assert_eq!(reader.next_item().unwrap(), Some(Item::Header(Box::new(header))));
+    assert_eq!(
+        reader.next_item().unwrap(),
+        Some(Item::Header(Box::new(header)))
+    );
     for i in items {
         assert_eq!(reader.next_item().unwrap(), Some(i));
     }
@@ -200,7 +218,10 @@ fn what_is_ready_is_given_without_reading() {
     let mut bytes = Vec::new();
     begin(Some(&header), &mut bytes).unwrap();
     let mut reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
-    assert!(matches!(reader.next_ready().unwrap(), Some(Item::Header(_))));
+    assert!(matches!(
+        reader.next_ready().unwrap(),
+        Some(Item::Header(_))
+    ));
     assert_eq!(reader.next_ready().unwrap(), None);
     for i in &items[..3] {
         item(i, &mut bytes).unwrap();
@@ -231,7 +252,10 @@ fn what_contradicts_itself_is_not_written() {
         m.patient_position = "UPSIDE DOWN".into();
     }
     let error = begin(Some(&header), &mut out).unwrap_err().to_string();
-    assert!(error.contains("UPSIDE DOWN") && error.contains("hFS"), "{error}");
+    assert!(
+        error.contains("UPSIDE DOWN") && error.contains("hFS"),
+        "{error}"
+    );
     assert_eq!(out, [7]);
     // The v1 decoder never takes one for its own.
     assert!(decode(b"yardl", &Limits::default()).is_err());

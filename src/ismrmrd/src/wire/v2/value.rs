@@ -344,7 +344,12 @@ fn within(declared: u64, what: &'static str, limit: usize) -> Result<usize, Erro
 ///
 /// # Errors
 /// [`Error::Malformed`] for a value that is not of the type.
-pub(super) fn put(schema: &Schema, id: Id, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+pub(super) fn put(
+    schema: &Schema,
+    id: Id,
+    value: &Value<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let wrong = || Error::Malformed {
         place: "value to be written".into(),
         found: format!("{value:.60?}"),

@@ -1,0 +1,116 @@
+//! `cauda serve`: scanners stream in, images go back.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Outcome, interrupt, output::Output};
+use crate::data::{Fault, FaultKind};
+use crate::device::Device;
+use crate::server::{Server, ServerConfig, serve_pipe};
+
+/// Arguments of `cauda serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to take scans (MRD v1 or v2 over TCP); port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9002")]
+    listen: SocketAddr,
+    /// A peer that may connect, besides this machine; may be given again
+    #[arg(long, value_name = "ADDR")]
+    allow: Vec<IpAddr>,
+    /// Protocol for clients that send no configuration
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    default_protocol: String,
+    /// Keep each scan in this folder until its images are sent, and for good when anything failed
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+    /// Tell metrics (/metrics, for Prometheus) and health (/health) here
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Scans at the same time; one more is refused
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    max_scans: usize,
+    /// Threads in all; the default is every core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Memory of all scans together, MiB; the default is three quarters of the machine's
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// Longest silence of a client within a scan, seconds
+    #[arg(long, value_name = "S", default_value_t = 600.0)]
+    idle_timeout: f64,
+    /// Longest time that a client may leave its images unread, seconds
+    #[arg(long, value_name = "S", default_value_t = 30.0)]
+    write_timeout: f64,
+    /// How long running scans may go on when the server is asked to end, seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    drain: f64,
+    /// Serve one client on standard input and output instead of a port
+    #[arg(long, conflicts_with_all = ["metrics", "max_scans"])]
+    stdio: bool,
+    /// Least that is logged to stderr: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: tracing::Level,
+    /// Log as JSON lines; print results as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn seconds(option: &str, s: f64) -> Result<Duration, Fault> {
+    // A time-out of zero would mean none, to a socket.
+    Duration::try_from_secs_f64(s)
+        .ok()
+        .filter(|d| *d >= Duration::from_millis(1))
+        .ok_or_else(|| {
+            Fault::new(
+                FaultKind::Protocol,
+                "cli",
+                format!("{option} {s}: needed a time of at least 0.001 seconds"),
+            )
+        })
+}
+
+pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
+    let device = Device::detect();
+    let mut config = ServerConfig::new(
+        args.threads.unwrap_or(device.threads),
+        args.memory
+            .map_or(device.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
+    );
+    config.listen = args.listen;
+    config.allow.clone_from(&args.allow);
+    config.default_protocol.clone_from(&args.default_protocol);
+    config.spill.clone_from(&args.spill);
+    config.metrics = args.metrics;
+    config.max_scans = args.max_scans;
+    config.idle_timeout = seconds("--idle-timeout", args.idle_timeout)?;
+    config.hello_timeout = config.hello_timeout.min(config.idle_timeout);
+    config.write_timeout = seconds("--write-timeout", args.write_timeout)?;
+    config.drain = seconds("--drain", args.drain)?;
+    out.log(args.log, args.json);
+
+    if args.stdio {
+        // Standard output is the wire: nothing else may be printed there.
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.max_scans = 1;
+        let (reader, writer) = (Box::new(std::io::stdin()), Box::new(std::io::stdout()));
+        let report = serve_pipe(config, reader, writer)?;
+        return Ok(match report {
+            Some(report) if !report.refused.is_empty() => Outcome::CheckFailed,
+            _ => Outcome::Done,
+        });
+    }
+
+    let server = Server::bind(config)?;
+    let address = server.address()?;
+    let metrics = server.metrics_address()?;
+    out.text(&format!("listening on {address}"));
+    if let Some(at) = metrics {
+        out.text(&format!("metrics on http://{at}/metrics"));
+    }
+    out.json_line(&serde_json::json!({ "listening": address, "metrics": metrics }));
+    server.run(&interrupt::is_set)?;
+    // An end that was asked for is what this command is for.
+    interrupt::clear();
+    Ok(Outcome::Done)
+}

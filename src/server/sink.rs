@@ -1,0 +1,102 @@
+//! Images and words in, bytes of the peer's kind of stream into the outbox.
+
+use std::sync::Arc;
+
+use ismrmrd::Image;
+use ismrmrd::wire::{Message, StreamKind, encode, v2};
+
+use super::front::fault;
+use super::outbox::{Left, Outbox};
+use crate::data::{Fault, FaultKind, Scan};
+
+/// Everything that goes to the peer goes through here.
+#[derive(Clone)]
+pub(super) struct Sink {
+    outbox: Arc<Outbox>,
+    kind: StreamKind,
+    /// Pipes carry the header in front of the images, as the tools of the format do; and no words.
+    is_pipe: bool,
+}
+
+impl Sink {
+    pub(super) fn new(outbox: Arc<Outbox>, kind: StreamKind, is_pipe: bool) -> Self {
+        Self {
+            outbox,
+            kind,
+            is_pipe,
+        }
+    }
+
+    /// Called once, when the scan begins.
+    pub(super) fn begin(&self, scan: &Scan) -> Result<(), Fault> {
+        let mut bytes = Vec::new();
+        match self.kind {
+            StreamKind::V1 if !self.is_pipe => return Ok(()),
+            StreamKind::V1 => {
+                let header = Message::Header(scan.header.to_xml());
+                encode(&header, &mut bytes).map_err(ours)?;
+            }
+            StreamKind::V2 => v2::begin(Some(&scan.header), &mut bytes).map_err(fault)?,
+        }
+        self.outbox.put(bytes, None)
+    }
+
+    /// The images of one frame, in one piece. `left` is called when their last byte was written.
+    pub(super) fn images(&self, images: Vec<Image>, left: Left) -> Result<u64, Fault> {
+        let voxels: usize = images.iter().map(|i| i.pixels.len()).sum();
+        let mut bytes = Vec::with_capacity(voxels * 8 + images.len() * 16_384);
+        for image in images {
+            match self.kind {
+                StreamKind::V1 => encode(&Message::Image(image), &mut bytes),
+                StreamKind::V2 => {
+                    v2::item(&ismrmrd::wire::Item::Image(Box::new(image)), &mut bytes)
+                }
+            }
+            .map_err(ours)?;
+        }
+        let n = bytes.len() as u64;
+        self.outbox.put(bytes, Some(left))?;
+        Ok(n)
+    }
+
+    /// Words for the people at the other end: `DBG`, `INFO`, `WRN` or `ERR` in front, as FIRE's clients expect.
+    pub(super) fn text(&self, level: &str, words: &str) -> Result<(), Fault> {
+        if self.is_pipe || self.kind == StreamKind::V2 {
+            // v2 has no texts, and tools on pipes refuse them: the log has them.
+            return Ok(());
+        }
+        self.message(&Message::Text(format!("{level} {words}")))
+    }
+
+    /// A message of the protocol itself.
+    pub(super) fn message(&self, message: &Message) -> Result<(), Fault> {
+        if self.kind == StreamKind::V2 {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes).map_err(ours)?;
+        self.outbox.put(bytes, None)
+    }
+
+    /// The orderly end of our side. After a fault a v2 stream is left without its end: that is how v2 says it.
+    pub(super) fn close(&self, is_good: bool) -> Result<(), Fault> {
+        match self.kind {
+            StreamKind::V1 => self.message(&Message::Close),
+            StreamKind::V2 if is_good => {
+                let mut bytes = Vec::new();
+                v2::end(&mut bytes);
+                self.outbox.put(bytes, None)
+            }
+            StreamKind::V2 => Ok(()),
+        }
+    }
+}
+
+fn ours(error: ismrmrd::Error) -> Fault {
+    Fault {
+        kind: FaultKind::Bug,
+        room: "server",
+        message: format!("an image of ours that the wire cannot carry: {error}"),
+        source: Some(Box::new(error)),
+    }
+}
