@@ -33,10 +33,16 @@ const LAW: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "server",
+        &[
+            "data", "handoff", "protocol", "pipeline", "metrics", "device", "ismrmrd",
+        ],
+    ),
+    (
         "cli",
         &[
             "data", "source", "ingest", "recon", "handoff", "protocol", "metrics", "device",
-            "ismrmrd", "phantom", "num", "pipeline",
+            "ismrmrd", "phantom", "num", "pipeline", "server",
         ],
     ),
 ];

@@ -21,7 +21,14 @@ type Key = (u16, u16, u16, u16, u16, u16);
 
 fn key(image: &Image) -> Key {
     let h = &image.head;
-    (h.image_series_index, h.repetition, h.phase, h.contrast, h.slice, h.set)
+    (
+        h.image_series_index,
+        h.repetition,
+        h.phase,
+        h.contrast,
+        h.slice,
+        h.set,
+    )
 }
 
 /// Images by what they are, without what depends on the order of arrival.
@@ -74,7 +81,10 @@ fn over_the_wire_come_the_images_of_a_file() {
         good(dir.path(), &format!("recon {scan} -o file.h5"));
         let sent = good(
             dir.path(),
-            &format!("send {scan} {} --protocol default -o wire.h5 --json", server.address),
+            &format!(
+                "send {scan} {} --protocol default -o wire.h5 --json",
+                server.address
+            ),
         );
         assert_eq!(sent["images"], n, "{sent}");
         assert_eq!(sent["closed"], true);
@@ -93,17 +103,21 @@ fn on_pipes_both_versions_give_the_same() {
     let scan = tiny();
     let v1 = wire(&messages(&scan, Some("default")));
     let mut v2_in = Vec::new();
-    v2::begin(Some(&scan.header), &mut v2_in).unwrap();
+    let writer = v2::Writer::new().unwrap();
+    writer.begin(Some(&scan.header), &mut v2_in).unwrap();
     for readout in &scan.acquisitions {
         let item = Item::Acquisition(Box::new(readout.clone()));
-        v2::item(&item, &mut v2_in).unwrap();
+        writer.item(&item, &mut v2_in).unwrap();
     }
-    v2::end(&mut v2_in);
+    writer.end(&mut v2_in);
 
     let out = pipe(&v1);
     let mut reader = Reader::new(out.as_slice(), Limits::default());
     let mut images = Vec::new();
-    assert!(matches!(reader.next_message().unwrap(), Some(Message::Header(_))));
+    assert!(matches!(
+        reader.next_message().unwrap(),
+        Some(Message::Header(_))
+    ));
     loop {
         match reader.next_message().unwrap() {
             Some(Message::Image(image)) => images.push(image),
@@ -154,7 +168,10 @@ fn an_image_leaves_before_the_scan_ends() {
     let (mut client, mut receiver) = server.connect();
     client.send(&Message::ConfigFile("default".into())).unwrap();
     client.send(&Message::Header(scan.header.to_xml())).unwrap();
-    let (first, second): (Vec<_>, Vec<_>) = scan.acquisitions.iter().partition(|a| a.head.idx.slice == 0);
+    let (first, second): (Vec<_>, Vec<_>) = scan
+        .acquisitions
+        .iter()
+        .partition(|a| a.head.idx.slice == 0);
     for readout in first {
         client.readout(&readout.as_ref()).unwrap();
     }
@@ -173,7 +190,12 @@ fn an_image_leaves_before_the_scan_ends() {
     };
     assert!(ms("first_readout") <= 0.0 && ms("last_readout") == 0.0);
     assert!(ms("sorted") <= ms("begun") && ms("begun") <= ms("reconstructed"));
-    assert!(meta.get("ImageProcessingHistory").unwrap().iter().any(|s| s.contains("ingest/whiten")));
+    assert!(
+        meta.get("ImageProcessingHistory")
+            .unwrap()
+            .iter()
+            .any(|s| s.contains("ingest/whiten"))
+    );
     for readout in second {
         client.readout(&readout.as_ref()).unwrap();
     }
@@ -201,7 +223,12 @@ fn what_the_peers_clients_send_is_understood() {
         &with(Message::ConfigFile("Generic_Cartesian_Grappa.xml".into())),
         "equivalent_protocol",
     );
-    assert!(words.iter().any(|w| w.contains("Generic_Cartesian_Grappa.xml")), "{words:?}");
+    assert!(
+        words
+            .iter()
+            .any(|w| w.contains("Generic_Cartesian_Grappa.xml")),
+        "{words:?}"
+    );
     noted(
         &with(Message::ConfigText("[recon]\nmethod = \"fft\"\n".into())),
         "client_overlay",
@@ -214,17 +241,32 @@ fn what_the_peers_clients_send_is_understood() {
     bytes.extend((xml.len() as u32).to_le_bytes());
     bytes.extend(xml.as_bytes());
     let waveform = Message::Waveform(ismrmrd::Waveform::default());
-    let json = Message::Text("{\"parameters\": {\"config\": \"default\", \"threshold\": 3}}\0".into());
+    let json =
+        Message::Text("{\"parameters\": {\"config\": \"default\", \"threshold\": 3}}\0".into());
     bytes.extend(wire(&[json, waveform.clone(), waveform]));
     bytes.extend(wire(&body()[1..]));
     let heard = server.talk(&bytes);
     heard.assert_good(2);
-    assert!(heard.words.iter().any(|w| w.contains("threshold")), "{:?}", heard.words);
-    assert_eq!(heard.words.iter().filter(|w| w.contains("waveforms")).count(), 1);
+    assert!(
+        heard.words.iter().any(|w| w.contains("threshold")),
+        "{:?}",
+        heard.words
+    );
+    assert_eq!(
+        heard
+            .words
+            .iter()
+            .filter(|w| w.contains("waveforms"))
+            .count(),
+        1
+    );
 
     // JSON may name the protocol when nothing else does.
     let mut named = body();
-    named.insert(1, Message::Text("{\"parameters\": {\"config\": \"default\"}}".into()));
+    named.insert(
+        1,
+        Message::Text("{\"parameters\": {\"config\": \"default\"}}".into()),
+    );
     let heard = server.talk(&wire(&named));
     heard.assert_good(2);
     assert!(heard.images[0].attributes.contains("default ("));
@@ -247,7 +289,9 @@ fn what_the_peers_clients_send_is_understood() {
     assert_eq!(heard.words[2], "Unknown query");
     // A client that only looks whether the port is open.
     drop(TcpStream::connect(server.address).unwrap());
-    server.talk(&wire(&messages(&scan, Some("default")))).assert_good(2);
+    server
+        .talk(&wire(&messages(&scan, Some("default"))))
+        .assert_good(2);
 }
 
 #[test]
@@ -257,13 +301,18 @@ fn metrics_and_health_are_told() {
     server.talk(&scan).assert_good(2);
     let get = |line: &str| {
         let mut stream = TcpStream::connect(server.metrics.unwrap()).unwrap();
-        stream.write_all(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("{line}\r\nHost: x\r\n\r\n").as_bytes())
+            .unwrap();
         let mut out = String::new();
         stream.read_to_string(&mut out).unwrap();
         out
     };
     let health = get("GET /health HTTP/1.1");
-    assert!(health.starts_with("HTTP/1.1 200") && health.contains("ok\n"), "{health}");
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.contains("ok\n"),
+        "{health}"
+    );
     let metrics = get("GET /metrics HTTP/1.1");
     for line in ["cauda_images_total 2", "cauda_scans_running 0"] {
         assert!(metrics.lines().any(|l| l == line), "no {line} in {metrics}");
@@ -290,7 +339,10 @@ fn a_recorded_stream_is_the_scan() {
         assert_eq!(answer, [4, 0]);
         let recorded = recording.join().unwrap();
         assert!(recorded.is_complete && recorded.fault.is_none());
-        assert_eq!((recorded.bytes, recorded.version), (bytes.len() as u64, Some(1)));
+        assert_eq!(
+            (recorded.bytes, recorded.version),
+            (bytes.len() as u64, Some(1))
+        );
     });
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     let result = good(dir.path(), "recon scan.mrd -o out.npy --json");
@@ -301,7 +353,9 @@ fn a_recorded_stream_is_the_scan() {
 #[test]
 fn other_peoples_clients_get_their_images() {
     let python = ["/opt/peers/bin/python", "python3"].into_iter().find(|p| {
-        let import = Command::new(p).args(["-c", "import ismrmrd.serialization, mrd"]).output();
+        let import = Command::new(p)
+            .args(["-c", "import ismrmrd.serialization, mrd"])
+            .output();
         import.is_ok_and(|o| o.status.success())
     });
     let Some(python) = python else {
@@ -318,7 +372,11 @@ fn other_peoples_clients_get_their_images() {
     for mode in ["tcp", "fire", "pipe2"] {
         let output = Command::new(python)
             .arg(root().join("tests/support/peers.py"))
-            .args([mode, &server.address.port().to_string(), env!("CARGO_BIN_EXE_cauda")])
+            .args([
+                mode,
+                &server.address.port().to_string(),
+                env!("CARGO_BIN_EXE_cauda"),
+            ])
             .arg(dir.path().join("scan.v1"))
             .output()
             .unwrap();

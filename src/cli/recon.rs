@@ -61,7 +61,7 @@ pub struct OpenArgs {
     /// Axes of a plain array in the file's order, for example coil,ro,pe1
     #[arg(long, value_name = "AXES")]
     axes: Option<String>,
-    /// Read the whole readouts of a twix file that was cut short
+    /// Read the whole readouts of a twix file or an MRD stream that was cut short
     #[arg(long)]
     allow_truncated: bool,
 }

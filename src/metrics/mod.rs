@@ -7,6 +7,8 @@ pub mod names;
 pub mod quality;
 
 pub use clock::{Clock, Latency, Monotonic, StageClock, StageTime};
+pub use quality::{Comparison, Pair, Quality, QualityError, compare};
+
 /// Most memory that this process ever held (`VmHWM`), where the system says it.
 pub fn peak_memory_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
@@ -23,5 +25,3 @@ fn status_bytes(key: &str) -> Option<u64> {
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
 }
-
-pub use quality::{Comparison, Pair, Quality, QualityError, compare};

@@ -153,11 +153,8 @@ fn hold(peer: Peer, shared: &Shared, control: &Control) -> Ending {
         Ok(front) => (Some(front), Ok(())),
         Err(fault) => (None, Err(fault)),
     };
-    let kind = front
-        .as_ref()
-        .and_then(Front::kind)
-        .unwrap_or(StreamKind::V1);
-    let sink = Sink::new(Arc::clone(&outbox), kind, peer.is_pipe);
+    let v2 = front.as_ref().and_then(Front::v2_writer);
+    let sink = Sink::new(Arc::clone(&outbox), v2, peer.is_pipe);
     let mut dialogue = Dialogue {
         sink: sink.clone(),
         outbox: Arc::clone(&outbox),

@@ -83,6 +83,14 @@ impl Front {
         }
     }
 
+    /// How answers to a v2 stream are written.
+    pub(super) fn v2_writer(&self) -> Option<v2::Writer> {
+        match &self.wire {
+            Wire::V2(reader) => Some(reader.writer()),
+            _ => None,
+        }
+    }
+
     /// Reads on and throws away, until the end of the stream or `until` says so; what copies the bytes on their way
     /// goes on doing so.
     pub(super) fn drain(&mut self, until: &dyn Fn() -> bool) {

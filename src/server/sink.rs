@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ismrmrd::Image;
-use ismrmrd::wire::{Message, StreamKind, encode, v2};
+use ismrmrd::wire::{Item, Message, encode, v2};
 
 use super::front::fault;
 use super::outbox::{Left, Outbox};
@@ -13,16 +13,17 @@ use crate::data::{Fault, FaultKind, Scan};
 #[derive(Clone)]
 pub(super) struct Sink {
     outbox: Arc<Outbox>,
-    kind: StreamKind,
+    /// The peer's version of v2; `None` is v1.
+    v2: Option<v2::Writer>,
     /// Pipes carry the header in front of the images, as the tools of the format do; and no words.
     is_pipe: bool,
 }
 
 impl Sink {
-    pub(super) fn new(outbox: Arc<Outbox>, kind: StreamKind, is_pipe: bool) -> Self {
+    pub(super) fn new(outbox: Arc<Outbox>, v2: Option<v2::Writer>, is_pipe: bool) -> Self {
         Self {
             outbox,
-            kind,
+            v2,
             is_pipe,
         }
     }
@@ -30,13 +31,13 @@ impl Sink {
     /// Called once, when the scan begins.
     pub(super) fn begin(&self, scan: &Scan) -> Result<(), Fault> {
         let mut bytes = Vec::new();
-        match self.kind {
-            StreamKind::V1 if !self.is_pipe => return Ok(()),
-            StreamKind::V1 => {
+        match &self.v2 {
+            None if !self.is_pipe => return Ok(()),
+            None => {
                 let header = Message::Header(scan.header.to_xml());
                 encode(&header, &mut bytes).map_err(ours)?;
             }
-            StreamKind::V2 => v2::begin(Some(&scan.header), &mut bytes).map_err(fault)?,
+            Some(v2) => v2.begin(Some(&scan.header), &mut bytes).map_err(fault)?,
         }
         self.outbox.put(bytes, None)
     }
@@ -46,11 +47,9 @@ impl Sink {
         let voxels: usize = images.iter().map(|i| i.pixels.len()).sum();
         let mut bytes = Vec::with_capacity(voxels * 8 + images.len() * 16_384);
         for image in images {
-            match self.kind {
-                StreamKind::V1 => encode(&Message::Image(image), &mut bytes),
-                StreamKind::V2 => {
-                    v2::item(&ismrmrd::wire::Item::Image(Box::new(image)), &mut bytes)
-                }
+            match &self.v2 {
+                None => encode(&Message::Image(image), &mut bytes),
+                Some(v2) => v2.item(&Item::Image(Box::new(image)), &mut bytes),
             }
             .map_err(ours)?;
         }
@@ -61,7 +60,7 @@ impl Sink {
 
     /// Words for the people at the other end: `DBG`, `INFO`, `WRN` or `ERR` in front, as FIRE's clients expect.
     pub(super) fn text(&self, level: &str, words: &str) -> Result<(), Fault> {
-        if self.is_pipe || self.kind == StreamKind::V2 {
+        if self.is_pipe || self.v2.is_some() {
             // v2 has no texts, and tools on pipes refuse them: the log has them.
             return Ok(());
         }
@@ -70,7 +69,7 @@ impl Sink {
 
     /// A message of the protocol itself.
     pub(super) fn message(&self, message: &Message) -> Result<(), Fault> {
-        if self.kind == StreamKind::V2 {
+        if self.v2.is_some() {
             return Ok(());
         }
         let mut bytes = Vec::new();
@@ -80,14 +79,14 @@ impl Sink {
 
     /// The orderly end of our side. After a fault a v2 stream is left without its end: that is how v2 says it.
     pub(super) fn close(&self, is_good: bool) -> Result<(), Fault> {
-        match self.kind {
-            StreamKind::V1 => self.message(&Message::Close),
-            StreamKind::V2 if is_good => {
+        match &self.v2 {
+            None => self.message(&Message::Close),
+            Some(v2) if is_good => {
                 let mut bytes = Vec::new();
-                v2::end(&mut bytes);
+                v2.end(&mut bytes);
                 self.outbox.put(bytes, None)
             }
-            StreamKind::V2 => Ok(()),
+            Some(_) => Ok(()),
         }
     }
 }

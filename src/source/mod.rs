@@ -57,7 +57,7 @@ pub struct OpenOptions {
     /// Axes of a plain array (BART, NumPy, MATLAB) in the file's own order, comma-separated: `coil,ro,pe1`. Words: `ro
     /// pe1 pe2 coil contrast slice set phase repetition average`.
     pub axes: Option<String>,
-    /// Read the whole readouts of a twix file that was cut short, instead of refusing it.
+    /// Read the whole readouts of a twix file or an MRD stream that was cut short, instead of refusing it.
     pub allow_truncated: bool,
     /// Open files that hold images, arrays or waveforms and no readouts too. Such a file has nothing to reconstruct,
     /// but it can be described and converted.

@@ -216,6 +216,7 @@ struct StreamFile {
     path: PathBuf,
     limits: ismrmrd::Limits,
     count: u64,
+    allow_truncated: bool,
 }
 
 impl Readouts for StreamFile {
@@ -228,7 +229,10 @@ impl Readouts for StreamFile {
         let mut stream = Stream::open(&self.path, self.limits).map_err(wrap)?;
         let mut batch: Vec<Acquisition> = Vec::with_capacity(super::grid::BATCH);
         loop {
-            let item = stream.next_item().map_err(wrap)?;
+            let item = match stream.next_item() {
+                Err(ismrmrd::Error::CutOff { .. }) if self.allow_truncated => None,
+                item => item.map_err(wrap)?,
+            };
             let is_end = item.is_none();
             if let Some(Item::Acquisition(readout)) = item {
                 batch.push(*readout);
@@ -278,7 +282,26 @@ pub(crate) fn open_stream(path: &Path, options: &OpenOptions) -> Result<Parts, S
     let (mut readouts, mut before_header, mut headers) = (0u64, 0u64, 0u64);
     let (mut waveforms, mut images, mut arrays) = (0u64, 0u64, 0u64);
     let mut others: BTreeMap<String, u64> = BTreeMap::new();
-    while let Some(item) = stream.next_item().map_err(wrap)? {
+    let mut cut_off = None;
+    loop {
+        let item = match stream.next_item() {
+            Ok(Some(item)) => item,
+            Ok(None) => break,
+            Err(e @ ismrmrd::Error::CutOff { .. }) if options.allow_truncated => {
+                cut_off = Some(e.to_string());
+                break;
+            }
+            Err(e @ ismrmrd::Error::CutOff { .. }) => {
+                return Err(SourceError::malformed(
+                    path,
+                    "MRD stream",
+                    e.to_string(),
+                    "a stream that is whole",
+                    "read its whole readouts with --allow-truncated",
+                ));
+            }
+            Err(e) => return Err(wrap(e)),
+        };
         match item {
             Item::Header(h) => {
                 headers += 1;
@@ -319,6 +342,14 @@ pub(crate) fn open_stream(path: &Path, options: &OpenOptions) -> Result<Parts, S
         ));
     };
     let mut notes = Vec::new();
+    if let Some(words) = cut_off {
+        notes.push(Note::new("truncated", words));
+    } else if !stream.is_closed() {
+        notes.push(Note::new(
+            "no_close",
+            "the stream ends without CLOSE: the scan may be incomplete",
+        ));
+    }
     if before_header > 0 {
         notes.push(Note::new(
             "header_not_first",
@@ -357,6 +388,7 @@ pub(crate) fn open_stream(path: &Path, options: &OpenOptions) -> Result<Parts, S
             path: path.to_path_buf(),
             limits: options.limits,
             count: readouts,
+            allow_truncated: options.allow_truncated,
         }),
     ))
 }

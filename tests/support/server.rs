@@ -1,7 +1,7 @@
 //! A server in this process, and peers that speak to it byte by byte.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -64,7 +64,9 @@ impl Running {
     pub(crate) fn talk_in(&self, bytes: &[u8], piece: usize) -> Heard {
         let (client, mut receiver) = self.connect();
         let stream = client.stream().try_clone().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for piece in bytes.chunks(piece) {

@@ -26,6 +26,16 @@ pub enum Error {
         /// What the format asks for.
         needed: String,
     },
+    /// A stream ends inside a message.
+    #[error(
+        "{place}: found the end after {have} bytes of it, needed more bytes: the stream is cut off"
+    )]
+    CutOff {
+        /// Which message.
+        place: String,
+        /// Bytes of it that are there.
+        have: u64,
+    },
     /// A declared size is above the limit.
     #[error("{what}: {declared} declared, limit {limit}")]
     TooLarge {

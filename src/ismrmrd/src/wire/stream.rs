@@ -99,10 +99,9 @@ impl<R: Read> Reader<R> {
                 if have == 0 {
                     return Ok(None);
                 }
-                return Err(Error::Malformed {
+                return Err(Error::CutOff {
                     place: format!("stream, message at byte {at}"),
-                    found: format!("the end after {have} bytes of it"),
-                    needed: "more bytes: the stream is cut off".into(),
+                    have: have as u64,
                 });
             }
         }
@@ -253,6 +252,14 @@ impl Stream {
         }
     }
 
+    /// Whether the end was said: `CLOSE` (v1), or the last block (v2).
+    pub fn is_closed(&self) -> bool {
+        match &self.inner {
+            Inner::V1(reader) => reader.is_closed(),
+            Inner::V2(reader) => reader.is_ended(),
+        }
+    }
+
     /// The next item; `None` at the end.
     ///
     /// # Errors
@@ -285,6 +292,10 @@ fn in_file(error: Error, path: &Path) -> Error {
             what,
             path: path.to_path_buf(),
             source,
+        },
+        Error::CutOff { place, have } => Error::CutOff {
+            place: format!("{}: {place}", path.display()),
+            have,
         },
         other => other,
     }

@@ -1,4 +1,4 @@
-//! The types of this package → values of the MRD 2.2 schema.
+//! The types of this package → values of an MRD schema: 2.2, or 2.0 and 2.1, where times are vendor ticks.
 //!
 //! Everything that a v1 header holds is written, zeros too, as `ismrmrd_to_mrd` does: a reader cannot tell a zero from
 //! nothing in v1. What v2 has no place for is named by an error or, where it means nothing to a reconstruction, left out
@@ -18,6 +18,18 @@ use crate::meta::Meta;
 use crate::waveform::Waveform;
 
 type Fields<'v> = Vec<(&'static str, Value<'v>)>;
+
+/// Fields that one version of MRD v2 has and another has not; both are offered.
+const OF_ONE_VERSION: [&str; 8] = [
+    "acquisitionTimeStampNs",
+    "acquisitionTimeStamp",
+    "physiologyTimeStampNs",
+    "physiologyTimeStamp",
+    "timeStampNs",
+    "timeStamp",
+    "sampleTimeNs",
+    "sampleTimeUs",
+];
 
 /// Makes values of the types of a schema.
 #[derive(Clone, Copy)]
@@ -125,7 +137,7 @@ impl<'s> Builder<'s> {
                 None => self.nothing(*of),
             });
         }
-        match fields.first() {
+        match fields.iter().find(|f| !OF_ONE_VERSION.contains(&f.0)) {
             None => Ok(Value::Record(id, values)),
             Some((name, _)) => Err(malformed("schema", format!("no field {name}"), "it")),
         }
@@ -178,7 +190,8 @@ impl<'s> Builder<'s> {
                 "a union of items",
             ));
         };
-        let at = cases.iter().position(|c| c.0 == tag);
+        // 2.0 and 2.1 write the tags with a capital.
+        let at = cases.iter().position(|c| c.0.eq_ignore_ascii_case(tag));
         match at.and_then(|at| Some((at, cases.get(at)?.1?))) {
             Some((at, of)) => Ok(Value::Case(self.schema.item, at, Box::new(make(of)?))),
             None => Err(malformed("schema", format!("no item {tag}"), "it")),
@@ -252,12 +265,22 @@ impl<'s> Builder<'s> {
                         "acquisitionTimeStampNs",
                         milliseconds(h.acquisition_time_stamp),
                     ),
+                    ("acquisitionTimeStamp", unsigned(h.acquisition_time_stamp)),
                     (
                         "physiologyTimeStampNs",
                         Value::List(
                             h.physiology_time_stamp
                                 .iter()
                                 .map(|v| milliseconds(*v))
+                                .collect(),
+                        ),
+                    ),
+                    (
+                        "physiologyTimeStamp",
+                        Value::List(
+                            h.physiology_time_stamp
+                                .iter()
+                                .map(|v| unsigned(*v))
                                 .collect(),
                         ),
                     ),
@@ -270,6 +293,7 @@ impl<'s> Builder<'s> {
                     ("centerSample", unsigned(h.center_sample)),
                     ("encodingSpaceRef", unsigned(h.encoding_space_ref)),
                     ("sampleTimeNs", sample_time(h.sample_time_us)),
+                    ("sampleTimeUs", real(Some(h.sample_time_us))),
                     ("position", three(&h.position)),
                     ("readDir", three(&h.read_dir)),
                     ("phaseDir", three(&h.phase_dir)),
@@ -311,7 +335,9 @@ impl<'s> Builder<'s> {
                     ("measurementUid", unsigned(h.measurement_uid)),
                     ("scanCounter", unsigned(h.scan_counter)),
                     ("timeStampNs", milliseconds(h.time_stamp)),
+                    ("timeStamp", unsigned(h.time_stamp)),
                     ("sampleTimeNs", sample_time(h.sample_time_us)),
+                    ("sampleTimeUs", real(Some(h.sample_time_us))),
                     ("waveformId", unsigned(h.waveform_id)),
                     (
                         "data",
@@ -372,12 +398,22 @@ impl<'s> Builder<'s> {
                         "acquisitionTimeStampNs",
                         milliseconds(h.acquisition_time_stamp),
                     ),
+                    ("acquisitionTimeStamp", unsigned(h.acquisition_time_stamp)),
                     (
                         "physiologyTimeStampNs",
                         Value::List(
                             h.physiology_time_stamp
                                 .iter()
                                 .map(|v| milliseconds(*v))
+                                .collect(),
+                        ),
+                    ),
+                    (
+                        "physiologyTimeStamp",
+                        Value::List(
+                            h.physiology_time_stamp
+                                .iter()
+                                .map(|v| unsigned(*v))
                                 .collect(),
                         ),
                     ),

@@ -1,4 +1,4 @@
-//! MRD v2: streams of yardl records, read ([`Reader`]) and written ([`begin`], [`item`], [`end`]).
+//! MRD v2: streams of yardl records, read ([`Reader`]) and written ([`Writer`]).
 //!
 //! A stream carries its own schema as JSON, and the reader follows that schema instead of one version's
 //! code: streams of 2.0 (times as vendor ticks) and 2.2 (times in nanoseconds) are read alike, and items
@@ -22,7 +22,7 @@ mod value;
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use self::record::Record;
 use self::schema::Schema;
@@ -37,7 +37,8 @@ use crate::{Error, Header, Limits};
 pub struct Reader<R> {
     buffer: Buffer<R>,
     limits: Limits,
-    schema: Schema,
+    text: Arc<str>,
+    schema: Arc<Schema>,
     header: Option<Header>,
     header_given: bool,
     /// Items left in the current block.
@@ -82,13 +83,27 @@ impl<R: Read> Reader<R> {
         Ok(Self {
             buffer,
             limits,
-            schema,
+            text: text.into(),
+            schema: Arc::new(schema),
             header,
             header_given: false,
             left: 0,
             ended: false,
             waiting: VecDeque::new(),
         })
+    }
+
+    /// Whether the last block was read.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Writes an answer in the schema of this stream.
+    pub fn writer(&self) -> Writer {
+        Writer {
+            text: Arc::clone(&self.text),
+            schema: Arc::clone(&self.schema),
+        }
     }
 
     /// Where bytes come from: for reading on without decoding.
@@ -175,77 +190,89 @@ fn next(c: &mut Cursor<'_>, schema: &Schema, limits: &Limits) -> Result<Vec<Item
     Ok(convert::items(schema, &value)?)
 }
 
-/// The schema that we write: that of MRD 2.2.
+/// The schema that is written unless another is asked for: that of MRD 2.2.
 const SCHEMA: &str = include_str!("mrd_2_2.json");
 
-fn schema() -> Result<&'static Schema, Error> {
-    static PARSED: OnceLock<Option<Schema>> = OnceLock::new();
-    PARSED
-        .get_or_init(|| Schema::parse(SCHEMA).ok())
-        .as_ref()
-        .ok_or_else(|| Error::Malformed {
-            place: "schema of MRD 2.2".into(),
-            found: "a schema that does not hold together".into(),
-            needed: "the one that ships with this package".into(),
-        })
-}
-
-/// Appends what a stream begins with: signature, schema and header.
+/// Writes a v2 stream piece by piece into buffers of the caller's.
 ///
-/// # Errors
-/// [`Error::Malformed`] for a word or a date of the header that v2 has no place for; `out` is then as it was.
+/// The peers' readers take a stream only in their own version's schema, so an answer is written in the schema of the
+/// question ([`Reader::writer`]).
 ///
 /// # Source
-/// As for reading. The schema is that of `ismrmrd/mrd` 2.2 (MIT), byte for byte as its own programs write it.
-pub fn begin(header: Option<&Header>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let schema = schema()?;
-    let before = out.len();
-    out.extend(b"yardl");
-    out.extend(1_u32.to_le_bytes());
-    value::put_varint(SCHEMA.len() as u64, out);
-    out.extend(SCHEMA.as_bytes());
-    let builder = build::Builder { schema };
-    let header = header.map_or(Ok(Value::Null), |h| builder.header(h));
-    let put = header.and_then(|h| value::put(schema, schema.header, &h, out));
-    if put.is_err() {
-        out.truncate(before);
-    }
-    put
+/// As for reading. The schema of [`Writer::new`] is that of `ismrmrd/mrd` 2.2 (MIT), byte for byte as its own programs
+/// write it.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    text: Arc<str>,
+    schema: Arc<Schema>,
 }
 
-/// Appends one item as a block of its own, so that a reader gets it as soon as it is written. Texts and whatever has no
-/// place in v2 are an error.
-///
-/// # Errors
-/// [`Error::Malformed`] for an item that v2 does not have, or that contradicts itself; `out` is then as it was.
-pub fn item(item: &Item, out: &mut Vec<u8>) -> Result<(), Error> {
-    let schema = schema()?;
-    let builder = build::Builder { schema };
-    let value = match item {
-        Item::Acquisition(a) => builder.acquisition(a)?,
-        Item::Waveform(w) => builder.waveform(w)?,
-        Item::Image(i) => builder.image(i)?,
-        Item::Array(a) => builder.array(a)?,
-        Item::Header(_) | Item::Text(_) | Item::Other(_) => {
-            return Err(Error::Malformed {
-                place: "item for MRD v2".into(),
-                found: "a header, a text or something that was not understood".into(),
-                needed: "an acquisition, a waveform, an image or an array".into(),
-            });
+impl Writer {
+    /// Writes MRD 2.2.
+    ///
+    /// # Errors
+    /// None in practice: the schema ships with this package.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self {
+            text: SCHEMA.into(),
+            schema: Arc::new(Schema::parse(SCHEMA)?),
+        })
+    }
+
+    /// Appends what a stream begins with: signature, schema and header.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a word or a date of the header that v2 has no place for; `out` is then as it was.
+    pub fn begin(&self, header: Option<&Header>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let before = out.len();
+        out.extend(b"yardl");
+        out.extend(1_u32.to_le_bytes());
+        value::put_varint(self.text.len() as u64, out);
+        out.extend(self.text.as_bytes());
+        let schema = &*self.schema;
+        let builder = build::Builder { schema };
+        let header = header.map_or(Ok(Value::Null), |h| builder.header(h));
+        let put = header.and_then(|h| value::put(schema, schema.header, &h, out));
+        if put.is_err() {
+            out.truncate(before);
         }
-    };
-    let before = out.len();
-    value::put_varint(1, out);
-    let put = value::put(schema, schema.item, &value, out);
-    if put.is_err() {
-        out.truncate(before);
+        put
     }
-    put
-}
 
-/// Appends what a stream ends with.
-pub fn end(out: &mut Vec<u8>) {
-    value::put_varint(0, out);
+    /// Appends one item as a block of its own, so that a reader gets it as soon as it is written.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for an item that v2 does not have (texts), or that contradicts itself; `out` is then as it
+    /// was.
+    pub fn item(&self, item: &Item, out: &mut Vec<u8>) -> Result<(), Error> {
+        let schema = &*self.schema;
+        let builder = build::Builder { schema };
+        let value = match item {
+            Item::Acquisition(a) => builder.acquisition(a)?,
+            Item::Waveform(w) => builder.waveform(w)?,
+            Item::Image(i) => builder.image(i)?,
+            Item::Array(a) => builder.array(a)?,
+            Item::Header(_) | Item::Text(_) | Item::Other(_) => {
+                return Err(Error::Malformed {
+                    place: "item for MRD v2".into(),
+                    found: "a header, a text or something that was not understood".into(),
+                    needed: "an acquisition, a waveform, an image or an array".into(),
+                });
+            }
+        };
+        let before = out.len();
+        value::put_varint(1, out);
+        let put = value::put(schema, schema.item, &value, out);
+        if put.is_err() {
+            out.truncate(before);
+        }
+        put
+    }
+
+    /// Appends what a stream ends with.
+    pub fn end(&self, out: &mut Vec<u8>) {
+        value::put_varint(0, out);
+    }
 }
 
 /// Runs a decoder on what is there; `None` when that is not enough.
@@ -291,10 +318,9 @@ fn take<R: Read, T>(
             source,
         })?;
         if came < need {
-            return Err(Error::Malformed {
-                place: format!("stream, byte {at}"),
-                found: format!("the end after {} bytes of an item", buffer.unused().len()),
-                needed: "more bytes: the stream is cut off".into(),
+            return Err(Error::CutOff {
+                place: format!("stream, item at byte {at}"),
+                have: buffer.unused().len() as u64,
             });
         }
     }

@@ -36,13 +36,17 @@ fn translated(path: &Path) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(next) = stream.next_item().unwrap() {
         match next {
-            Item::Header(header) => begin(Some(&header), &mut out).unwrap(),
+            Item::Header(header) => writer().begin(Some(&header), &mut out).unwrap(),
             Item::Text(_) => {}
-            next => item(&next, &mut out).unwrap(),
+            next => writer().item(&next, &mut out).unwrap(),
         }
     }
-    end(&mut out);
+    writer().end(&mut out);
     out
+}
+
+fn writer() -> Writer {
+    Writer::new().unwrap()
 }
 
 fn assert_same(ours: &[u8], theirs: &[u8], what: &str) {
@@ -183,11 +187,11 @@ fn awkward() -> (Header, Vec<Item>) {
 fn everything_that_v1_holds_survives() {
     let (header, items) = awkward();
     let mut bytes = Vec::new();
-    begin(Some(&header), &mut bytes).unwrap();
+    writer().begin(Some(&header), &mut bytes).unwrap();
     for i in &items {
-        item(i, &mut bytes).unwrap();
+        writer().item(i, &mut bytes).unwrap();
     }
-    end(&mut bytes);
+    writer().end(&mut bytes);
     let mut reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
     assert_eq!(
         reader.next_item().unwrap(),
@@ -198,6 +202,29 @@ fn everything_that_v1_holds_survives() {
     }
     assert_eq!(reader.next_item().unwrap(), None);
     assert_eq!(rewritten(&bytes), bytes);
+}
+
+/// An older peer takes only its own schema: times are ticks there, and tags begin with a capital.
+#[test]
+fn an_answer_is_written_in_the_schema_of_the_question() {
+    let (_, items) = awkward();
+    for name in ["phantom_v2_c2_m16.mrd", "phantom_v2_c2_m16.recon.mrd"] {
+        let bytes = std::fs::read(local(name)).unwrap();
+        let reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
+        let writer = reader.writer();
+        let mut out = Vec::new();
+        writer.begin(reader.header(), &mut out).unwrap();
+        assert_same(&out, &bytes[..out.len()], name);
+        for i in &items {
+            writer.item(i, &mut out).unwrap();
+        }
+        writer.end(&mut out);
+        let mut reader = Reader::new(out.as_slice(), Limits::default()).unwrap();
+        reader.next_item().unwrap();
+        for i in &items {
+            assert_eq!(reader.next_item().unwrap().as_ref(), Some(i));
+        }
+    }
 }
 
 /// Gives one byte at a time.
@@ -216,7 +243,7 @@ impl Read for Trickle<'_> {
 fn what_is_ready_is_given_without_reading() {
     let (header, items) = awkward();
     let mut bytes = Vec::new();
-    begin(Some(&header), &mut bytes).unwrap();
+    writer().begin(Some(&header), &mut bytes).unwrap();
     let mut reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
     assert!(matches!(
         reader.next_ready().unwrap(),
@@ -224,9 +251,9 @@ fn what_is_ready_is_given_without_reading() {
     ));
     assert_eq!(reader.next_ready().unwrap(), None);
     for i in &items[..3] {
-        item(i, &mut bytes).unwrap();
+        writer().item(i, &mut bytes).unwrap();
     }
-    end(&mut bytes);
+    writer().end(&mut bytes);
     let mut reader = Reader::new(Trickle(&bytes), Limits::default()).unwrap();
     reader.next_item().unwrap();
     for i in &items[..3] {
@@ -240,18 +267,29 @@ fn what_contradicts_itself_is_not_written() {
     let mut out = vec![7];
     let mut acquisition = Acquisition::default();
     acquisition.head.number_of_samples = 4;
-    assert!(item(&Item::Acquisition(Box::new(acquisition)), &mut out).is_ok());
+    assert!(
+        writer()
+            .item(&Item::Acquisition(Box::new(acquisition)), &mut out)
+            .is_ok()
+    );
     let mut acquisition = Acquisition::default();
     acquisition.head.number_of_samples = 4;
     acquisition.head.active_channels = 1;
     out.truncate(1);
-    assert!(item(&Item::Acquisition(Box::new(acquisition)), &mut out).is_err());
-    assert!(item(&Item::Text("x".into()), &mut out).is_err());
+    assert!(
+        writer()
+            .item(&Item::Acquisition(Box::new(acquisition)), &mut out)
+            .is_err()
+    );
+    assert!(writer().item(&Item::Text("x".into()), &mut out).is_err());
     let mut header = awkward().0;
     if let Some(m) = &mut header.measurement_information {
         m.patient_position = "UPSIDE DOWN".into();
     }
-    let error = begin(Some(&header), &mut out).unwrap_err().to_string();
+    let error = writer()
+        .begin(Some(&header), &mut out)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("UPSIDE DOWN") && error.contains("hFS"),
         "{error}"
