@@ -90,14 +90,20 @@ fn recon_errors() {
 fn server_errors() {
     check("serve_open_to_all", "serve --listen 0.0.0.0:9002");
     check("serve_no_scans", "serve --listen 127.0.0.1:0 --max-scans 0");
-    check("serve_no_folder", "serve --listen 127.0.0.1:0 --spill nowhere");
+    check(
+        "serve_no_folder",
+        "serve --listen 127.0.0.1:0 --spill nowhere",
+    );
     check(
         "serve_unknown_protocol",
         "serve --listen 127.0.0.1:0 --default-protocol nothing",
     );
     check("send_no_file", "send scan.h5 127.0.0.1:1");
     check("send_wrong_pace", "send scan.h5 127.0.0.1:1 --pace slow");
-    check("record_off_loopback", "record --listen 0.0.0.0:9002 scan.mrd");
+    check(
+        "record_off_loopback",
+        "record --listen 0.0.0.0:9002 scan.mrd",
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! In: arguments. Out: results on stdout, words for people on stderr, an exit code. May name every room; decides
 //! nothing that a room should decide.
 
+pub mod bench;
 pub mod compare;
 pub mod convert;
 pub mod demo;
@@ -11,6 +12,7 @@ pub mod inspect;
 pub mod interrupt;
 pub mod output;
 pub mod plan;
+mod plot;
 pub mod protocol;
 pub mod recon;
 pub mod record;
@@ -65,6 +67,8 @@ enum Command {
     Send(send::Args),
     /// Stores a scanner's stream as it came
     Record(record::Args),
+    /// Measures how long images take: a simulated scanner against a server
+    Bench(bench::Args),
     /// Says what this machine and this build offer
     Doctor(doctor::Args),
 }
@@ -136,6 +140,7 @@ impl Command {
             Self::Serve(a) => a.json,
             Self::Send(a) => a.json,
             Self::Record(a) => a.json,
+            Self::Bench(a) => a.json,
             Self::Doctor(a) => a.json,
         }
     }
@@ -153,6 +158,7 @@ impl Command {
             Self::Serve(a) => serve::run(a, out),
             Self::Send(a) => send::run(a, out),
             Self::Record(a) => record::run(a, out),
+            Self::Bench(a) => bench::run(a, out),
             Self::Doctor(a) => doctor::run(a, out),
         }
     }

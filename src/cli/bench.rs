@@ -1,0 +1,498 @@
+//! `cauda bench`: a simulated scanner against a server, and how long every image took.
+//!
+//! Method. One frame is simulated and sent again and again with its repetition counter counted up, at a pace or flat
+//! out. The latency of a frame is measured at the client, by its clock alone: from the moment when the last readout was
+//! given to the socket to the moment when the whole image was read from it. So it holds for any MRD server
+//! (`--against`), and network and socket are part of it. Frames of the warm-up are sent and not counted. Without
+//! `--against` the server runs in this process, and client and server share its cores.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ismrmrd::wire::Message;
+use ismrmrd::{Acquisition, AcquisitionFlag, Header, Meta};
+
+use super::{Outcome, output::Output, output::table, plot};
+use crate::data::{Fault, FaultKind};
+use crate::device::Device;
+use crate::metrics::{peak_memory_bytes, resident_memory_bytes};
+use crate::phantom::{CalibrationLines, Simulate, simulate};
+use crate::server::{Client, Received, Receiver, Server, ServerConfig};
+
+/// Arguments of `cauda bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An MRD server that runs already; without it, one of our own
+    #[arg(long, value_name = "HOST:PORT")]
+    against: Option<String>,
+    /// Configuration to ask for
+    #[arg(short, long, value_name = "NAME", default_value = "recon_only")]
+    protocol: String,
+    /// Frames that are counted
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    frames: u16,
+    /// Frames before them that are not
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    warm_up: u16,
+    /// Matrix, both ways
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    matrix: usize,
+    /// Receive coils
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    coils: usize,
+    /// Acceleration; calibration lines come in front of the first frame
+    #[arg(long, value_name = "R", default_value_t = 3)]
+    accel: usize,
+    /// Frames per second; 0 is flat out
+    #[arg(long, value_name = "HZ", default_value_t = 0.0)]
+    rate: f64,
+    /// Frames that may be on their way at once; flat out without a bound measures the queue, not the server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    in_flight: u64,
+    /// Latency above which a frame is late, ms
+    #[arg(long, value_name = "MS", default_value_t = 5.0)]
+    deadline_ms: f64,
+    /// Wait so long before each image is read, ms: a slow consumer
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    read_delay_ms: f64,
+    /// Threads of our own server
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Draw latency over time and its distribution
+    #[arg(long, value_name = "OUT.html")]
+    plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Distribution of a time, milliseconds.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(super) struct Quantiles {
+    count: usize,
+    p50_ms: f64,
+    p95_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+impl Quantiles {
+    /// By nearest rank.
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let rank = |p: f64| {
+            let i = (p * values.len() as f64).ceil() as usize;
+            values.get(i.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Self {
+            count: values.len(),
+            p50_ms: rank(0.5),
+            p95_ms: rank(0.95),
+            p99_ms: rank(0.99),
+            max_ms: rank(1.0),
+        }
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        let ms = |v: f64| format!("{v:.3}");
+        vec![
+            name.to_owned(),
+            self.count.to_string(),
+            ms(self.p50_ms),
+            ms(self.p95_ms),
+            ms(self.p99_ms),
+            ms(self.max_ms),
+        ]
+    }
+}
+
+/// What was measured. Keys are stable.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(super) struct BenchReport {
+    server: String,
+    matrix: usize,
+    coils: usize,
+    acceleration: usize,
+    rate_hz: f64,
+    in_flight: u64,
+    threads: usize,
+    frames: usize,
+    lost: usize,
+    /// From the connection to the first image.
+    first_image_ms: f64,
+    /// From the last readout given to the socket to the image read from it.
+    latency: Quantiles,
+    /// Differences of the times between images, against the median.
+    jitter: Quantiles,
+    /// Parts of the way, as the images' marks say, if the server is ours.
+    stages: BTreeMap<String, Quantiles>,
+    deadline_ms: f64,
+    deadline_misses: usize,
+    frames_per_s: f64,
+    sent_mib_per_s: f64,
+    peak_memory_mib: Option<u64>,
+    /// Memory now and after the warm-up: a difference that grows with the frames is a leak.
+    resident_mib: [Option<u64>; 2],
+    texts: Vec<String>,
+}
+
+/// The scan: what comes once, and one frame that is sent again and again.
+struct Scan {
+    header: Header,
+    once: Vec<Acquisition>,
+    frame: Vec<Acquisition>,
+}
+
+fn scan(args: &Args) -> Result<Scan, Fault> {
+    let wrong = |text: String| Fault::new(FaultKind::Protocol, "phantom", text);
+    let preset = Simulate::preset("small").ok_or_else(|| wrong("no preset small".into()))?;
+    let sim = Simulate {
+        matrix: [args.matrix, args.matrix, 1],
+        n_slices: 1,
+        n_coils: args.coils,
+        acceleration: [args.accel, 1],
+        acs: if args.accel > 1 { [24, 0] } else { [0, 0] },
+        calibration: CalibrationLines::Separate,
+        ..preset
+    };
+    let made = simulate(&sim).map_err(|e| wrong(e.to_string()))?;
+    let mut header = made.header;
+    let last = u32::from(args.frames) + u32::from(args.warm_up) - 1;
+    for e in &mut header.encoding {
+        e.encoding_limits.repetition = Some(ismrmrd::header::Limit {
+            minimum: 0,
+            maximum: last,
+            center: 0,
+        });
+    }
+    let is_once = |a: &Acquisition| {
+        a.head.has(AcquisitionFlag::IsNoiseMeasurement)
+            || a.head.has(AcquisitionFlag::IsParallelCalibration)
+    };
+    let (once, mut frame): (Vec<_>, Vec<_>) = made.acquisitions.into_iter().partition(is_once);
+    for a in &mut frame {
+        a.head.clear(AcquisitionFlag::LastInMeasurement);
+    }
+    Ok(Scan {
+        header,
+        once,
+        frame,
+    })
+}
+
+pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
+    if args.frames == 0 || args.warm_up.checked_add(args.frames).is_none() {
+        return Err(Fault::new(
+            FaultKind::Protocol,
+            "cli",
+            "--frames: needed at least 1, and at most 65535 with those of the warm-up",
+        ));
+    }
+    let scan = scan(args)?;
+    let device = Device::detect();
+    let threads = args.threads.unwrap_or(device.threads);
+    let report = match &args.against {
+        Some(address) => measure(args, &scan, address, threads)?,
+        None => {
+            let mut config = ServerConfig::new(threads, device.memory_bytes);
+            config.listen = ([127, 0, 0, 1], 0).into();
+            let server = Server::bind(config)?;
+            let address = server.address()?.to_string();
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let serving = scope.spawn(|| server.run(&|| stop.load(Ordering::Relaxed)));
+                let report = measure(args, &scan, &address, threads);
+                stop.store(true, Ordering::Relaxed);
+                match serving.join() {
+                    Ok(served) => served.and(report),
+                    Err(p) => Err(Fault::new(
+                        FaultKind::Bug,
+                        "cli",
+                        crate::pipeline::panic_text(p.as_ref()),
+                    )),
+                }
+            })?
+        }
+    };
+    if let Some(path) = &args.plot {
+        let page = plot::page(&report.0, &report.1);
+        std::fs::write(path, page).map_err(|e| {
+            Fault::new(
+                FaultKind::Io,
+                "cli",
+                format!("cannot write the plot: {e}: {}", path.display()),
+            )
+        })?;
+    }
+    let report = report.0;
+    out.text(&describe(&report));
+    out.json(&report)?;
+    Ok(if report.lost > 0 {
+        Outcome::CheckFailed
+    } else {
+        Outcome::Done
+    })
+}
+
+/// One line per frame: when its image came, seconds since the first, and its latency, milliseconds.
+pub(super) type Timeline = Vec<(f64, f64)>;
+
+fn measure(
+    args: &Args,
+    scan: &Scan,
+    address: &str,
+    threads: usize,
+) -> Result<(BenchReport, Timeline), Fault> {
+    let limit = Duration::from_secs(60);
+    let (mut client, receiver) = Client::connect(address, limit)?;
+    drop(client.stream().set_read_timeout(Some(limit)));
+    drop(client.stream().set_write_timeout(Some(limit)));
+    let total = usize::from(args.frames) + usize::from(args.warm_up);
+    let sent_at: Vec<Mutex<Option<Instant>>> = (0..total).map(|_| Mutex::new(None)).collect();
+    let received = AtomicU64::new(0);
+    let has_ended = AtomicBool::new(false);
+    let begun = Instant::now();
+    let (sent, heard) = std::thread::scope(|scope| {
+        let (received, has_ended) = (&received, &has_ended);
+        let hearing = scope.spawn(move || {
+            let heard = hear(receiver, args, received);
+            has_ended.store(true, Ordering::Release);
+            heard
+        });
+        let sent = send(&mut client, scan, args, &sent_at, received, has_ended);
+        let heard = hearing.join().unwrap_or_else(|p| {
+            Err(Fault::new(
+                FaultKind::Bug,
+                "cli",
+                crate::pipeline::panic_text(p.as_ref()),
+            ))
+        });
+        (sent, heard)
+    });
+    let heard = heard?;
+    if let Some(text) = heard.texts.iter().find(|t| t.starts_with("ERR")) {
+        return Err(Fault::new(
+            FaultKind::Io,
+            "cli",
+            format!("the server refused: {text}"),
+        ));
+    }
+    let (resident_before, sent_at_warm) = sent?;
+
+    let first = usize::from(args.warm_up);
+    let mut timeline = Timeline::new();
+    let mut arrivals = Vec::new();
+    let mut stages: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for frame in first..total {
+        let sent = sent_at
+            .get(frame)
+            .and_then(|s| *s.lock().unwrap_or_else(|e| e.into_inner()));
+        if let (Some((at, marks)), Some(sent)) = (heard.images.get(&frame), sent) {
+            let ms = 1e3 * at.saturating_duration_since(sent).as_secs_f64();
+            timeline.push((at.saturating_duration_since(begun).as_secs_f64(), ms));
+            arrivals.push(*at);
+            for (name, ms) in marks {
+                stages.entry(name.clone()).or_default().push(*ms);
+            }
+        }
+    }
+    arrivals.sort();
+    let gaps: Vec<f64> = arrivals
+        .windows(2)
+        .map(|w| 1e3 * (w[1] - w[0]).as_secs_f64())
+        .collect();
+    let median_gap = Quantiles::of(gaps.clone()).p50_ms;
+    let span = match (arrivals.first(), arrivals.last()) {
+        (Some(a), Some(b)) => (*b - *a).as_secs_f64(),
+        _ => 0.0,
+    };
+    let latencies: Vec<f64> = timeline.iter().map(|t| t.1).collect();
+    let sending = sent_at_warm.elapsed().as_secs_f64();
+    let report = BenchReport {
+        server: args
+            .against
+            .clone()
+            .unwrap_or_else(|| "in this process".into()),
+        matrix: args.matrix,
+        coils: args.coils,
+        acceleration: args.accel,
+        rate_hz: args.rate,
+        in_flight: args.in_flight,
+        threads,
+        frames: latencies.len(),
+        lost: usize::from(args.frames) - latencies.len(),
+        first_image_ms: heard.first.map_or(0.0, |at| {
+            1e3 * at.saturating_duration_since(begun).as_secs_f64()
+        }),
+        deadline_ms: args.deadline_ms,
+        deadline_misses: latencies.iter().filter(|l| **l > args.deadline_ms).count(),
+        latency: Quantiles::of(latencies),
+        jitter: Quantiles::of(gaps.iter().map(|g| (g - median_gap).abs()).collect()),
+        stages: stages
+            .into_iter()
+            .map(|(n, v)| (n, Quantiles::of(v)))
+            .collect(),
+        frames_per_s: if span > 0.0 {
+            (arrivals.len() - 1) as f64 / span
+        } else {
+            0.0
+        },
+        sent_mib_per_s: client.sent_bytes() as f64 / f64::from(1 << 20) / sending.max(1e-9),
+        peak_memory_mib: args
+            .against
+            .is_none()
+            .then(peak_memory_bytes)
+            .flatten()
+            .map(|b| b >> 20),
+        resident_mib: [resident_before, resident_memory_bytes()].map(|b| b.map(|b| b >> 20)),
+        texts: heard.texts,
+    };
+    Ok((report, timeline))
+}
+
+struct Heard {
+    images: BTreeMap<usize, (Instant, Vec<(String, f64)>)>,
+    first: Option<Instant>,
+    texts: Vec<String>,
+}
+
+fn hear(mut receiver: Receiver, args: &Args, received: &AtomicU64) -> Result<Heard, Fault> {
+    let mut heard = Heard {
+        images: BTreeMap::new(),
+        first: None,
+        texts: Vec::new(),
+    };
+    let delay = Duration::try_from_secs_f64(1e-3 * args.read_delay_ms).unwrap_or_default();
+    loop {
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
+        match receiver.next()? {
+            Received::Image(image) => {
+                let now = Instant::now();
+                heard.first.get_or_insert(now);
+                let frame = usize::from(image.head.repetition);
+                // One frame may come as several images; the last of them counts.
+                if heard
+                    .images
+                    .insert(frame, (now, marks(&image.attributes)))
+                    .is_none()
+                {
+                    received.fetch_add(1, Ordering::Release);
+                }
+            }
+            Received::Text(text) | Received::Response(text) => heard.texts.push(text),
+            Received::Other => {}
+            Received::Close | Received::CutOff => return Ok(heard),
+        }
+    }
+}
+
+/// Parts of an image's way in our server, from the marks in its meta attributes.
+fn marks(attributes: &str) -> Vec<(String, f64)> {
+    let Ok(meta) = Meta::parse(attributes) else {
+        return Vec::new();
+    };
+    let at = |name: &str| -> Option<f64> { meta.get_str(&format!("CaudaMs_{name}"))?.parse().ok() };
+    let parts = [
+        ("1 last readout to sorted", "last_readout", "sorted"),
+        ("2 waiting for a worker", "sorted", "begun"),
+        ("3 reconstruction", "begun", "reconstructed"),
+    ];
+    parts
+        .into_iter()
+        .filter_map(|(name, from, to)| Some((name.to_owned(), at(to)? - at(from)?)))
+        .collect()
+}
+
+fn send(
+    client: &mut Client,
+    scan: &Scan,
+    args: &Args,
+    sent_at: &[Mutex<Option<Instant>>],
+    received: &AtomicU64,
+    has_ended: &AtomicBool,
+) -> Result<(Option<u64>, Instant), Fault> {
+    client.send(&Message::ConfigFile(args.protocol.clone()))?;
+    client.send(&Message::Header(scan.header.to_xml()))?;
+    for readout in &scan.once {
+        client.readout(&readout.as_ref())?;
+    }
+    let mut frame = scan.frame.clone();
+    let begun = Instant::now();
+    let per_readout = if args.rate > 0.0 {
+        1.0 / args.rate / frame.len().max(1) as f64
+    } else {
+        0.0
+    };
+    let mut count = 0_u64;
+    let mut warm = (None, begun);
+    for (repetition, mark) in sent_at.iter().enumerate() {
+        if repetition == usize::from(args.warm_up) {
+            warm = (resident_memory_bytes(), Instant::now());
+        }
+        // A client that waits for its images is the only way to see the latency of a server that is flat out.
+        while args.in_flight > 0
+            && (repetition as u64).saturating_sub(received.load(Ordering::Acquire))
+                >= args.in_flight
+            && !has_ended.load(Ordering::Acquire)
+        {
+            std::thread::yield_now();
+        }
+        for readout in &mut frame {
+            readout.head.idx.repetition = repetition as u16;
+            if per_readout > 0.0 {
+                let due = begun + Duration::from_secs_f64(per_readout * count as f64);
+                client.flush()?;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            count += 1;
+            client.readout(&readout.as_ref())?;
+        }
+        client.flush()?;
+        *mark.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
+    }
+    client.send(&Message::Close)?;
+    Ok(warm)
+}
+
+fn describe(r: &BenchReport) -> String {
+    let mut rows = vec![r.latency.row("last readout sent to image read")];
+    rows.extend(r.stages.iter().map(|(name, q)| q.row(name)));
+    rows.push(r.jitter.row("jitter"));
+    let pace = if r.rate_hz > 0.0 {
+        format!("{} frames/s", r.rate_hz)
+    } else if r.in_flight > 0 {
+        format!("flat out, {} in flight", r.in_flight)
+    } else {
+        "flat out".into()
+    };
+    let mib = |b: Option<u64>| b.map_or_else(|| "unknown".into(), |b| format!("{b} MiB"));
+    [
+        format!(
+            "{0}x{0}, {1} coils, R = {2}, {pace}; server {3}, {4} threads",
+            r.matrix, r.coils, r.acceleration, r.server, r.threads
+        ),
+        table(&["ms", "count", "p50", "p95", "p99", "max"], &rows),
+        format!(
+            "{:.1} frames/s, {:.1} MiB/s sent; first image after {:.1} ms; {} of {} frames later than {} ms, {} lost",
+            r.frames_per_s,
+            r.sent_mib_per_s,
+            r.first_image_ms,
+            r.deadline_misses,
+            r.frames,
+            r.deadline_ms,
+            r.lost
+        ),
+        format!(
+            "memory: peak {}, after the warm-up {}, at the end {}",
+            mib(r.peak_memory_mib),
+            mib(r.resident_mib[0]),
+            mib(r.resident_mib[1])
+        ),
+    ]
+    .join("\n")
+}
