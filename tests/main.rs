@@ -17,3 +17,4 @@ mod serve_a_scanner;
 mod shipped_protocols;
 mod support;
 mod survive_a_bad_peer;
+mod survive_a_kill;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cauda::server::Received;
+use cauda::server::{NoiseStore, Received};
 use ismrmrd::wire::{Item, Message, Reader, v2};
 use ismrmrd::{Image, Limits, Meta, Pixels};
 
@@ -386,6 +386,67 @@ fn other_peoples_clients_get_their_images() {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+}
+
+/// A noise scan in front of the examination, and a scan that names it: no storage server, no second copy.
+#[test]
+fn noise_outlives_its_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(|c| {
+        c.noise = Some(NoiseStore::new(
+            dir.path().to_owned(),
+            Duration::from_secs(3600),
+        ));
+    });
+    let whole = tiny();
+    let is_noise =
+        |a: &ismrmrd::Acquisition| a.head.has(ismrmrd::AcquisitionFlag::IsNoiseMeasurement);
+    let mut noise = tiny();
+    noise.acquisitions.retain(is_noise);
+    let mut imaging = tiny();
+    imaging.acquisitions.retain(|a| !is_noise(a));
+    let information = imaging.header.measurement_information.as_mut().unwrap();
+    let id = information
+        .measurement_id
+        .replace("another".into())
+        .unwrap();
+    information
+        .measurement_dependency
+        .push(ismrmrd::header::MeasurementDependency {
+            dependency_type: "Noise".into(),
+            measurement_id: id,
+        });
+
+    let imaging = wire(&messages(&imaging, Some("default")));
+    let before = server.talk(&imaging);
+    before.assert_good(2);
+    assert!(
+        before.words.iter().any(|w| w.contains("not kept here")),
+        "{:?}",
+        before.words
+    );
+    assert!(
+        before.images[0]
+            .attributes
+            .contains("noise_dependency_missing")
+    );
+
+    let name = "default_measurement_dependencies.xml";
+    server
+        .talk(&wire(&messages(&noise, Some(name))))
+        .assert_good(0);
+    let after = server.talk(&imaging);
+    after.assert_good(2);
+    assert!(
+        after.images[0].attributes.contains("kept_noise: whitened"),
+        "{}",
+        after.images[0].attributes
+    );
+    // The same noise, the same bits as if it had come with the scan.
+    let together = server.talk(&wire(&messages(&whole, Some("default"))));
+    for (a, b) in after.images.iter().zip(&together.images) {
+        assert!(a.pixels == b.pixels);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Outcome, interrupt, output::Output};
 use crate::data::{Fault, FaultKind};
 use crate::device::Device;
-use crate::server::{Server, ServerConfig, serve_pipe};
+use crate::server::{NoiseStore, Server, ServerConfig, serve_pipe};
 
 /// Arguments of `cauda serve`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,12 @@ pub struct Args {
     /// Keep each scan in this folder until its images are sent, and for good when anything failed
     #[arg(long, value_name = "DIR")]
     spill: Option<PathBuf>,
+    /// Keep noise covariances in this folder, for scans whose header names another measurement's noise
+    #[arg(long, value_name = "DIR")]
+    noise: Option<PathBuf>,
+    /// How long they are kept, hours
+    #[arg(long, value_name = "H", default_value_t = 48.0)]
+    noise_hours: f64,
     /// Tell metrics (/metrics, for Prometheus) and health (/health) here
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
@@ -81,6 +87,16 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     config.allow.clone_from(&args.allow);
     config.default_protocol.clone_from(&args.default_protocol);
     config.spill.clone_from(&args.spill);
+    if let Some(dir) = &args.noise {
+        if !dir.is_dir() {
+            let text = format!("--noise: there is no folder {}", dir.display());
+            return Err(Fault::new(FaultKind::Protocol, "cli", text));
+        }
+        let lifetime = seconds("--noise-hours", 3600.0 * args.noise_hours)?;
+        let store = NoiseStore::new(dir.clone(), lifetime);
+        store.tidy();
+        config.noise = Some(store);
+    }
     config.metrics = args.metrics;
     config.max_scans = args.max_scans;
     config.idle_timeout = seconds("--idle-timeout", args.idle_timeout)?;

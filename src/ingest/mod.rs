@@ -80,6 +80,8 @@ pub struct Ingest {
     /// Per encoding.
     oversampling: Vec<Option<Oversampling>>,
     given_noise: Option<NoiseCovariance>,
+    /// For a scan without noise readouts.
+    kept_noise: Option<NoiseCovariance>,
     noise: NoiseAccumulator,
     growing: BTreeMap<FrameKey, Growing>,
     released: BTreeSet<FrameKey>,
@@ -130,6 +132,7 @@ impl Ingest {
             params: params.clone(),
             oversampling,
             given_noise: noise,
+            kept_noise: None,
             noise: NoiseAccumulator::new(),
             growing: BTreeMap::new(),
             released: BTreeSet::new(),
@@ -147,6 +150,23 @@ impl Ingest {
     /// The validated scan.
     pub fn scan(&self) -> &Scan {
         &self.scan
+    }
+
+    /// Gives noise that was measured with another scan. It is used if the scan has no noise readouts of its own and as
+    /// many coils.
+    pub fn keep_noise(&mut self, noise: NoiseCovariance) {
+        self.kept_noise = Some(noise);
+    }
+
+    /// The covariance of a scan of noise readouts and nothing else.
+    ///
+    /// # Errors
+    /// [`IngestError::Noise`].
+    pub fn noise_only(&self) -> Result<Option<NoiseCovariance>, IngestError> {
+        if self.counts.imaging + self.counts.calibration > 0 {
+            return Ok(None);
+        }
+        self.noise_covariance()
     }
 
     /// Says when the readouts that are pushed next arrived; frames then know when their first and last line came.
@@ -664,6 +684,8 @@ impl Ingest {
         if let Some(n) = noise {
             let from = if self.given_noise.is_some() {
                 "given"
+            } else if self.noise.is_empty() {
+                "another scan"
             } else {
                 "the scan's noise readouts"
             };

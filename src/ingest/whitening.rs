@@ -14,7 +14,8 @@ impl Ingest {
             return Ok(Some(given.clone()));
         }
         if self.noise.is_empty() {
-            return Ok(None);
+            let fits = |n: &&NoiseCovariance| self.coils.is_some_and(|c| c.0 == n.n_coils);
+            return Ok(self.kept_noise.as_ref().filter(fits).cloned());
         }
         match self.noise.finish() {
             Ok(noise) => Ok(Some(noise)),
@@ -36,6 +37,20 @@ impl Ingest {
             return Ok(None);
         }
         let mut is_own = false;
+        if let (Some(kept), Some((imaging, _)), true) =
+            (&self.kept_noise, self.coils, self.noise.is_empty())
+        {
+            let (code, text) = if kept.n_coils == imaging {
+                ("kept_noise", "whitened with the noise that was measured with another scan, which the header names".into())
+            } else {
+                let text = format!(
+                    "the noise that the header names was measured with {} coils, the scan has {imaging}: it is not used",
+                    kept.n_coils
+                );
+                ("kept_noise_does_not_fit", text)
+            };
+            notes.push(Note::new(code, text));
+        }
         let noise = match self.noise_covariance()? {
             Some(noise) => noise,
             None if p.noise_from_edges => match self.noise_of_edges(notes)? {

@@ -314,6 +314,12 @@ pub fn run(
             if must_stop() {
                 return Ok(None);
             }
+            if settings.is_live
+                && let Some(noise) = border("ingest", || Ok(ingest.noise_only()?))?
+            {
+                // A noise scan on its own: what it was measured for is its covariance.
+                return Ok(Some((Vec::new(), Vec::new(), Some(noise))));
+            }
             let rest = settings.clock.time("ingest", || {
                 border("ingest", || Ok(ingest_pool.install(|| ingest.finish())?))
             })?;

@@ -15,6 +15,7 @@ use crate::source::{self, OpenOptions};
 
 use super::chain::{self, STAGES, Settings};
 use super::guard::border;
+use super::journal;
 use super::plans::Plans;
 use super::report::{PatternReport, Report};
 use super::watch::Watch;
@@ -91,8 +92,15 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
     images.sort_by_key(|i| i.key);
 
     // Known only at the end of a file, and part of how every image came to be.
+    let sent_before = journal::read(job.input);
     for image in &mut images {
         let provenance = &mut image.provenance;
+        if sent_before.contains(&image.key) {
+            provenance.notes.push(Note::new(
+                "sent_before",
+                "the server that received this stream sent this image, or was about to: this may be its second copy",
+            ));
+        }
         provenance.steps.splice(0..0, ran.steps.iter().cloned());
         for refused in &ran.refused {
             provenance.notes.push(Note::new(

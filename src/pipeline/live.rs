@@ -16,7 +16,7 @@ use super::watch::Watch;
 pub struct LiveJob<'a> {
     /// The scan's header.
     pub header: &'a ismrmrd::Header,
-    /// Noise from elsewhere, instead of the scan's own.
+    /// Noise of another scan, for one without noise readouts.
     pub noise: Option<NoiseCovariance>,
     /// What the site chose.
     pub protocol: &'a Protocol,
@@ -48,7 +48,11 @@ impl<'a> Live<'a> {
         let clock = StageClock::new(&STAGES);
         let noise = job.noise.take();
         let ingest = border("ingest", || {
-            Ok(Ingest::plan(job.header, &job.protocol.file.ingest, noise)?)
+            let mut ingest = Ingest::plan(job.header, &job.protocol.file.ingest, None)?;
+            if let Some(noise) = noise {
+                ingest.keep_noise(noise);
+            }
+            Ok(ingest)
         })?;
         check::scan_fits(job.protocol, ingest.scan())?;
         Ok(Self { job, ingest, clock })

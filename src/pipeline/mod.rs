@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod file;
 pub mod guard;
+pub mod journal;
 pub mod live;
 pub mod plans;
 pub mod queue;

@@ -19,6 +19,8 @@ pub struct ServerConfig {
     pub default_protocol: String,
     /// Folder where a scan is kept until all its images are sent, and for good when anything failed.
     pub spill: Option<PathBuf>,
+    /// Where noise covariances outlive their scan.
+    pub noise: Option<super::NoiseStore>,
     /// Where metrics and health are told; only asked for, never a default.
     pub metrics: Option<SocketAddr>,
     /// Scans at the same time; one more is refused.
@@ -51,6 +53,7 @@ impl ServerConfig {
             allow: Vec::new(),
             default_protocol: "default".into(),
             spill: None,
+            noise: None,
             metrics: None,
             max_scans: 2,
             threads,

@@ -415,10 +415,18 @@ impl Dialogue<'_> {
             Some(StreamKind::V2) => format!("MRD v2 stream from {}", self.peer),
             _ => format!("MRD stream from {}", self.peer),
         };
-        let notes: Vec<Note> = choice.notes;
+        let mut notes: Vec<Note> = choice.notes;
+        let store = shared.config.noise.as_ref();
+        let (kept, missing) = store.map_or((None, None), |s| s.find(&header));
+        if let Some(note) = missing {
+            tracing::warn!(message = %note.text, "noise");
+            self.sink.text("WRN", &note.text)?;
+            notes.push(note);
+        }
+        let is_kept = kept.is_some();
         let live = Live::plan(LiveJob {
             header: &header,
-            noise: None,
+            noise: kept,
             protocol: &protocol,
             device,
             watch: &watch,
@@ -439,7 +447,7 @@ impl Dialogue<'_> {
             first: Some(first),
             aside: &mut |incoming| aside(&for_aside, passed_over, incoming),
         };
-        let (report, _noise) = live.run(&mut source, &mut |image, stamp| {
+        let (report, noise) = live.run(&mut source, &mut |image, stamp| {
             if let Some(spill) = &spill {
                 if let Err(f) = spill.sending(&image.key) {
                     tracing::error!(message = %f.message, "journal");
@@ -475,7 +483,14 @@ impl Dialogue<'_> {
             tracing::warn!(%words, "frame refused");
             self.sink.text("WRN", &words)?;
         }
-        if report.images == 0 {
+        if let (Some(store), Some(noise), false) = (store, &noise, is_kept)
+            && let Err(f) = store.keep(&header, noise)
+        {
+            tracing::error!(message = %f.message, "noise");
+        }
+        // A noise scan on its own has no images.
+        let is_noise_scan = report.refused.is_empty() && noise.is_some();
+        if report.images == 0 && !is_noise_scan {
             return Err(Fault::new(
                 FaultKind::Input,
                 "server",

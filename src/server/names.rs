@@ -21,6 +21,8 @@ const GRAPPA: &str = "recon.method=grappa";
 const KNOWN: &[Known] = &[
     known("default.xml", &[]),
     known("default_optimized.xml", &[]),
+    // The noise scan in front of an examination: its covariance is kept, there are no images.
+    known("default_measurement_dependencies.xml", &[]),
     known("Generic_Cartesian_FFT.xml", &["recon.method=fft"]),
     known("simplefft", &["recon.method=fft"]),
     known("Generic_Cartesian_Grappa.xml", &[GRAPPA]),

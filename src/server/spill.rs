@@ -11,12 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::data::{Fault, FaultKind, FrameKey};
+use crate::pipeline::journal;
 
 /// Ending of a spilled stream.
 const ENDING: &str = "mrd";
-
-/// Ending of its journal.
-const JOURNAL: &str = "sent";
 
 /// One scan's files.
 pub(super) struct Spill {
@@ -89,7 +87,7 @@ impl Spill {
     /// # Errors
     /// The journal cannot be written. The image may be sent nevertheless.
     pub(super) fn sending(&self, key: &FrameKey) -> Result<(), Fault> {
-        let path = self.path.with_extension(JOURNAL);
+        let path = journal::beside(&self.path);
         let mut inner = self.lock();
         if inner.stream.is_none() {
             return Ok(());
@@ -98,7 +96,7 @@ impl Spill {
             let opened = OpenOptions::new().append(true).create(true).open(&path);
             inner.journal = Some(opened.map_err(|e| io("cannot create the journal", &path, &e))?);
         }
-        let line = journal_line(key);
+        let line = journal::line(key);
         match inner.journal.as_mut().map(|j| j.write_all(line.as_bytes())) {
             Some(Err(e)) => Err(io("cannot write the journal", &path, &e)),
             _ => Ok(()),
@@ -111,7 +109,7 @@ impl Spill {
         inner.stream = None;
         inner.journal = None;
         // Who cannot remove them leaves a scan too much, never one too few.
-        drop(std::fs::remove_file(self.path.with_extension(JOURNAL)));
+        drop(std::fs::remove_file(journal::beside(&self.path)));
         drop(std::fs::remove_file(&self.path));
     }
 
@@ -135,19 +133,6 @@ impl Spill {
             .map_err(|e| io("cannot finish the spill file", &self.path, &e))?;
         Ok((self.path.clone(), inner.bytes))
     }
-}
-
-fn journal_line(key: &FrameKey) -> String {
-    format!(
-        "{} {} {} {} {} {} {}\n",
-        key.encoding_idx,
-        key.repetition,
-        key.cardiac_phase,
-        key.contrast,
-        key.slice_idx,
-        key.set,
-        key.average
-    )
 }
 
 fn io(what: &str, path: &Path, e: &std::io::Error) -> Fault {
@@ -211,7 +196,7 @@ mod tests {
         assert_eq!(bytes, 10);
         assert_eq!(std::fs::read(&path).unwrap(), b"some bytes");
         assert_eq!(
-            std::fs::read_to_string(path.with_extension(JOURNAL)).unwrap(),
+            std::fs::read_to_string(journal::beside(&path)).unwrap(),
             "0 0 0 0 0 0 0\n"
         );
         assert_eq!(left_over(dir.path()), [path]);
