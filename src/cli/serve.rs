@@ -110,6 +110,13 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.max_scans = 1;
         let (reader, writer) = (Box::new(std::io::stdin()), Box::new(std::io::stdout()));
+        // Nothing wakes a read of standard input.
+        std::thread::spawn(|| {
+            while !interrupt::is_set() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            std::process::exit(i32::from(interrupt::EXIT_CODE));
+        });
         let report = serve_pipe(config, reader, writer)?;
         return Ok(match report {
             Some(report) if !report.refused.is_empty() => Outcome::CheckFailed,

@@ -100,6 +100,9 @@ pub struct Ingest {
     held_bytes: u64,
 }
 
+/// So few readouts are done where they are: waking another thread takes as long as a readout of 12 coils (some 20 us).
+pub const FEW_READOUTS: usize = 3;
+
 /// Whether the header names Siemens as the vendor.
 fn is_siemens(header: &ismrmrd::Header) -> bool {
     let system = header.acquisition_system_information.as_ref();
@@ -208,12 +211,17 @@ impl Ingest {
 
         let oversampling = &self.oversampling;
         let scan = &self.scan;
-        let done: Vec<Done> = jobs
-            .par_iter()
-            .map_init(Work::default, |work, (i, job)| {
-                run(&batch[*i], job, oversampling, scan, work)
-            })
-            .collect();
+        let done: Vec<Done> = if jobs.len() <= FEW_READOUTS {
+            let mut work = Work::default();
+            let one = |(i, job): &(usize, Job)| run(&batch[*i], job, oversampling, scan, &mut work);
+            jobs.iter().map(one).collect()
+        } else {
+            jobs.par_iter()
+                .map_init(Work::default, |work, (i, job)| {
+                    run(&batch[*i], job, oversampling, scan, work)
+                })
+                .collect()
+        };
 
         let mut bad: Option<(usize, u64, u32, usize)> = None;
         for ((i, _), d) in jobs.iter().zip(&done) {

@@ -19,7 +19,7 @@ use crate::data::{
     Fault, FaultKind, FrameKey, NoiseCovariance, Note, ReconImage, Scan, Stamp, Step,
 };
 use crate::device::Device;
-use crate::ingest::{Ingest, PendingFrame};
+use crate::ingest::{FEW_READOUTS, Ingest, PendingFrame};
 use crate::metrics::{Clock, Latency, StageClock};
 use crate::protocol::{OnFrameError, Protocol};
 
@@ -279,7 +279,12 @@ pub fn run(
                     let taken = settings.clock.time("ingest", || {
                         border("ingest", || {
                             ingest.arrived(settings.now.now());
-                            ingest_pool.install(|| ingest.push(batch))?;
+                            // Readouts of a scan that is being measured come one by one.
+                            if batch.len() <= FEW_READOUTS {
+                                ingest.push(batch)?;
+                            } else {
+                                ingest_pool.install(|| ingest.push(batch))?;
+                            }
                             let frames = ingest.take_complete()?;
                             if !steps_known && !frames.is_empty() {
                                 steps = ingest.steps_so_far()?.into();

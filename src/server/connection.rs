@@ -61,6 +61,8 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 pub(super) struct Control {
     pub(super) is_cancelled: AtomicBool,
+    /// The header has come.
+    pub(super) is_scanning: AtomicBool,
     pub(super) socket: Option<TcpStream>,
 }
 
@@ -163,7 +165,7 @@ fn hold(peer: Peer, shared: &Shared, control: &Control) -> Ending {
         spill: spill.clone(),
         choice: None,
         header: None,
-        passed_over: Vec::new(),
+        asides: Asides::default(),
         is_scan: false,
         peer: peer.name,
     };
@@ -314,8 +316,7 @@ struct Dialogue<'a> {
     spill: Option<Arc<Spill>>,
     choice: Option<Choice>,
     header: Option<Box<Header>>,
-    /// What came and is not reconstructed from, each kind once.
-    passed_over: Vec<String>,
+    asides: Asides,
     is_scan: bool,
     peer: String,
 }
@@ -330,6 +331,7 @@ impl Dialogue<'_> {
                     tracing::info!(header = %describe(&header), "header");
                     self.header = Some(header);
                     self.is_scan = true;
+                    self.control.is_scanning.store(true, Ordering::Release);
                     self.control.allow_silence(self.shared.config.idle_timeout);
                 }
                 Incoming::Readout(readout) => return self.scan(front, readout).map(Some),
@@ -345,7 +347,7 @@ impl Dialogue<'_> {
                 Incoming::Text(text) if text.trim_start().starts_with('{') => {
                     self.parameters(&text)?
                 }
-                other => aside(&self.sink, &mut self.passed_over, other)?,
+                other => self.asides.take(&self.sink, other)?,
             }
         }
     }
@@ -361,11 +363,9 @@ impl Dialogue<'_> {
     fn parameters(&mut self, text: &str) -> Result<(), Fault> {
         let json: Option<serde_json::Value> = serde_json::from_str(text).ok();
         let Some(json) = json else {
-            return aside(
-                &self.sink,
-                &mut self.passed_over,
-                Incoming::Text(text.to_owned()),
-            );
+            return self
+                .asides
+                .take(&self.sink, Incoming::Text(text.to_owned()));
         };
         let name = json.pointer("/parameters/config").and_then(|v| v.as_str());
         if let (None, Some(name)) = (&self.choice, name) {
@@ -377,16 +377,16 @@ impl Dialogue<'_> {
             .into_iter()
             .flat_map(|p| p.keys().map(String::as_str))
             .filter(|k| *k != "config")
+            .take(MAX_ASIDES)
             .collect();
-        if !others.is_empty() {
-            let words = format!(
-                "JSON parameters that mean nothing here were passed over: {}",
-                others.join(", ")
-            );
-            self.sink.text("WRN", &words)?;
-            self.passed_over.push(words);
+        if others.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let words = format!(
+            "JSON parameters that mean nothing here were passed over: {}",
+            others.join(", ")
+        );
+        self.asides.say(&self.sink, words)
     }
 
     fn scan(&mut self, front: &mut Front, first: Acquisition) -> Result<Report, Fault> {
@@ -440,12 +440,12 @@ impl Dialogue<'_> {
         self.sink.begin(live.scan())?;
 
         let (sink, spill) = (self.sink.clone(), self.spill.clone());
-        let passed_over = &mut self.passed_over;
+        let asides = &mut self.asides;
         let for_aside = self.sink.clone();
         let mut source = LiveSource {
             front,
             first: Some(first),
-            aside: &mut |incoming| aside(&for_aside, passed_over, incoming),
+            aside: &mut |incoming| asides.take(&for_aside, incoming),
         };
         let (report, noise) = live.run(&mut source, &mut |image, stamp| {
             if let Some(spill) = &spill {
@@ -524,32 +524,54 @@ fn share(
     (device, protocol)
 }
 
-/// What is answered, logged or passed over without touching the scan.
-fn aside(sink: &Sink, passed_over: &mut Vec<String>, incoming: Incoming) -> Result<(), Fault> {
-    match incoming {
-        Incoming::Query {
-            correlation_id,
-            text,
-        } => sink.message(&Message::Response {
-            correlation_id,
-            text: query::answer(&text),
-        }),
-        Incoming::Text(text) => {
-            let words: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
-            tracing::info!(%words, "text from the client");
-            Ok(())
+/// What was answered, logged or passed over without touching the scan. Bounded: a peer may send a million of each.
+#[derive(Default)]
+struct Asides {
+    /// Each kind once.
+    said: Vec<String>,
+    texts: usize,
+}
+
+/// Texts of a client that are logged, and remarks that it gets.
+const MAX_ASIDES: usize = 32;
+
+impl Asides {
+    /// Says a remark to the client, unless it was said before.
+    fn say(&mut self, sink: &Sink, words: String) -> Result<(), Fault> {
+        if self.said.len() >= MAX_ASIDES || self.said.contains(&words) {
+            return Ok(());
         }
-        Incoming::DependencyQuery => sink.text(
-            "WRN",
-            "there are no stored dependencies here: send the noise readouts with the scan",
-        ),
-        Incoming::Other(what) if !passed_over.contains(&what) => {
-            tracing::warn!(%what, "passed over");
-            sink.text("WRN", &format!("{what} are not used here"))?;
-            passed_over.push(what);
-            Ok(())
+        tracing::warn!(%words, "passed over");
+        sink.text("WRN", &words)?;
+        self.said.push(words);
+        Ok(())
+    }
+
+    fn take(&mut self, sink: &Sink, incoming: Incoming) -> Result<(), Fault> {
+        match incoming {
+            Incoming::Query {
+                correlation_id,
+                text,
+            } => sink.message(&Message::Response {
+                correlation_id,
+                text: query::answer(&text),
+            }),
+            Incoming::Text(text) => {
+                self.texts += 1;
+                if self.texts <= MAX_ASIDES {
+                    let words: String =
+                        text.chars().take(200).filter(|c| !c.is_control()).collect();
+                    tracing::info!(%words, "text from the client");
+                }
+                Ok(())
+            }
+            Incoming::DependencyQuery => {
+                let words = "dependency queries are not answered: a scan's header names its noise";
+                self.say(sink, words.into())
+            }
+            Incoming::Other(what) => self.say(sink, format!("{what} are not used here")),
+            _ => Ok(()),
         }
-        _ => Ok(()),
     }
 }
 

@@ -156,6 +156,12 @@ impl Server {
                 }
             };
             // Who has not begun a scan has nothing to lose.
+            for control in lock()
+                .values()
+                .filter(|c| !c.is_scanning.load(Ordering::Acquire))
+            {
+                control.cancel();
+            }
             wait(self.shared.config.drain);
             for control in lock().values() {
                 control.cancel();
@@ -200,6 +206,7 @@ impl Server {
             };
             let control = Control {
                 is_cancelled: AtomicBool::new(false),
+                is_scanning: AtomicBool::new(false),
                 socket: Some(stream.try_clone()?),
             };
             Ok((peer, control))
