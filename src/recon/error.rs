@@ -33,6 +33,17 @@ pub enum ReconError {
         /// Which frame, for people.
         frame: String,
     },
+    /// Nothing is measured where the signal is: no calibration, no phase, no combination.
+    #[error(
+        "{frame}: none of its {lines} lines goes through the centre of k-space; needed: the central line; the scan was cut \
+         off, or its header states another centre"
+    )]
+    NoCentre {
+        /// Which frame.
+        frame: String,
+        /// Lines that are there.
+        lines: usize,
+    },
     /// Too little fully sampled k-space around the centre to calibrate from.
     #[error(
         "method `{method}` needs {need} fully sampled calibration lines around the k-space centre, found {found}; \
@@ -122,6 +133,7 @@ impl ReconError {
             Self::Parameter { .. } | Self::Pattern { .. } => FaultKind::Protocol,
             Self::NoEncoding { .. } => FaultKind::Unsupported,
             Self::NoLines { .. }
+            | Self::NoCentre { .. }
             | Self::Calibration { .. }
             | Self::NotFinite { .. }
             | Self::Singular { .. } => FaultKind::Input,

@@ -101,6 +101,12 @@ impl Recon {
         }
         let sampling = sampling::of(&frame.kspace);
         let (acs_block, acs_origin) = acs::locate(frame, encoding.calibration);
+        if acs_block.is_empty() {
+            return Err(ReconError::NoCentre {
+                frame: format!("{:?}", frame.key),
+                lines: frame.kspace.lines.len(),
+            });
+        }
         let choice = auto::choose(
             &Facts {
                 sampling: &sampling,
