@@ -176,7 +176,7 @@ fn an_image_leaves_before_the_scan_ends() {
         client.readout(&readout.as_ref()).unwrap();
     }
     client.flush().unwrap();
-    let Received::Image(image) = receiver.next().unwrap() else {
+    let Received::Image(image) = receiver.receive().unwrap() else {
         panic!("no image came");
     };
     assert_eq!(image.head.slice, 0);

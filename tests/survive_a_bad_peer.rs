@@ -410,7 +410,7 @@ fn a_shutdown_ends_scans_in_order() {
     for message in &all[..all.len() - 2] {
         client.send(message).unwrap();
     }
-    let Received::Image(_) = receiver.next().unwrap() else {
+    let Received::Image(_) = receiver.receive().unwrap() else {
         panic!("no image");
     };
     server.ask_to_stop();
@@ -475,7 +475,7 @@ fn sigterm_in_mid_scan_is_an_orderly_end() {
     for message in &all[..all.len() - 2] {
         client.send(message).unwrap();
     }
-    let Received::Image(_) = receiver.next().unwrap() else {
+    let Received::Image(_) = receiver.receive().unwrap() else {
         panic!("no image");
     };
     let killed = Command::new("kill")

@@ -204,7 +204,25 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 let serving = scope.spawn(|| server.run(&|| stop.load(Ordering::Relaxed)));
-                let report = measure(args, &scan, &address, threads);
+                let mut report = measure(args, &scan, &address, threads);
+                if let Ok((report, _)) = &mut report {
+                    // An image cannot carry the time of its own sending; frames of the warm-up are among these.
+                    let stats = server.stats();
+                    let ms = |q| {
+                        let time = stats.quantile("send", q).unwrap_or_default();
+                        1e3 * time.as_secs_f64()
+                    };
+                    let sending = Quantiles {
+                        count: report.frames + usize::from(args.warm_up),
+                        p50_ms: ms(0.5),
+                        p95_ms: ms(0.95),
+                        p99_ms: ms(0.99),
+                        max_ms: ms(1.0),
+                    };
+                    report
+                        .stages
+                        .insert("4 encoding and sending".into(), sending);
+                }
                 stop.store(true, Ordering::Relaxed);
                 match serving.join() {
                     Ok(served) => served.and(report),
@@ -370,7 +388,7 @@ fn hear(mut receiver: Receiver, args: &Args, received: &AtomicU64) -> Result<Hea
         if !delay.is_zero() {
             std::thread::sleep(delay);
         }
-        match receiver.next()? {
+        match receiver.receive()? {
             Received::Image(image) => {
                 let now = Instant::now();
                 heard.first.get_or_insert(now);
@@ -440,7 +458,8 @@ fn send(
                 >= args.in_flight
             && !has_ended.load(Ordering::Acquire)
         {
-            std::thread::yield_now();
+            // Yielding instead would take the core that the server needs.
+            std::thread::sleep(Duration::from_micros(50));
         }
         for readout in &mut frame {
             readout.head.idx.repetition = repetition as u16;

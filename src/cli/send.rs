@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         let receiving = scope.spawn(move || {
             let (mut images, mut texts) = (Vec::new(), Vec::new());
             loop {
-                match receiver.next()? {
+                match receiver.receive()? {
                     Received::Image(image) => images.push(*image),
                     Received::Text(text) | Received::Response(text) => texts.push(text),
                     Received::Other => {}

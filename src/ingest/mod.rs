@@ -451,7 +451,8 @@ impl Ingest {
                     .average
                     // Without limits nobody knows which average is the last: wait for the end.
                     .map_or(u32::MAX, |l| l.maximum);
-                self.held_bytes += (line.samples.len() * size_of::<crate::data::Complex32>()) as u64;
+                self.held_bytes +=
+                    (line.samples.len() * size_of::<crate::data::Complex32>()) as u64;
                 let g = self.growing.entry(key).or_default();
                 if let Some(now) = self.now {
                     let first = g.arrival.map_or(now, |a| a.0);
@@ -602,7 +603,8 @@ impl Ingest {
 
     fn release(&mut self, key: FrameKey, mut g: Growing) -> Option<PendingFrame> {
         let lines = g.imaging.iter().chain(&g.calibration);
-        let bytes = lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<crate::data::Complex32>();
+        let bytes =
+            lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<crate::data::Complex32>();
         self.held_bytes = self.held_bytes.saturating_sub(bytes as u64);
         self.keep_reference(&key, &g.calibration);
         if g.imaging.is_empty() {

@@ -141,7 +141,7 @@ impl Receiver {
     ///
     /// # Errors
     /// Bytes that are no MRD.
-    pub fn next(&mut self) -> Result<Received, Fault> {
+    pub fn receive(&mut self) -> Result<Received, Fault> {
         if self.reader.is_closed() {
             return Ok(Received::Close);
         }
@@ -164,11 +164,11 @@ impl Receiver {
     /// Everything up to the end: images, words, and whether the end was orderly.
     ///
     /// # Errors
-    /// As [`Self::next`].
+    /// As [`Self::receive`].
     pub fn rest(&mut self) -> Result<(Vec<Image>, Vec<String>, bool), Fault> {
         let (mut images, mut words) = (Vec::new(), Vec::new());
         loop {
-            match self.next()? {
+            match self.receive()? {
                 Received::Image(image) => images.push(*image),
                 Received::Text(text) | Received::Response(text) => words.push(text),
                 Received::Other => {}

@@ -9,6 +9,7 @@ use crate::data::{Fault, FaultKind};
 
 /// What came.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a box would cost an allocation for each readout
 pub(super) enum Incoming {
     /// What the peer wants done.
     Config(Config),

@@ -180,16 +180,18 @@ mod tests {
     use ismrmrd::header::{MeasurementDependency, MeasurementInformation};
 
     fn header(id: &str, noise: &str) -> Header {
-        let mut header = Header::default();
-        header.measurement_information = Some(MeasurementInformation {
+        let information = MeasurementInformation {
             measurement_id: Some(id.into()),
             measurement_dependency: vec![MeasurementDependency {
                 dependency_type: "Noise".into(),
                 measurement_id: noise.into(),
             }],
             ..MeasurementInformation::default()
-        });
-        header
+        };
+        Header {
+            measurement_information: Some(information),
+            ..Header::default()
+        }
     }
 
     #[test]

@@ -108,9 +108,10 @@ impl Spill {
         let mut inner = self.lock();
         inner.stream = None;
         inner.journal = None;
-        // Who cannot remove them leaves a scan too much, never one too few.
-        drop(std::fs::remove_file(journal::beside(&self.path)));
+        // The stream first: a kill in between must not leave a stream without the journal that marks its images. Who
+        // cannot remove them leaves a scan too much, never one too few.
         drop(std::fs::remove_file(&self.path));
+        drop(std::fs::remove_file(journal::beside(&self.path)));
     }
 
     /// The files stay, on the disk for good. Returns the stream's path and bytes, or why there is none.

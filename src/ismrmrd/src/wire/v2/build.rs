@@ -902,12 +902,12 @@ fn pixels(pixels: &Pixels, shape: Vec<usize>) -> (&'static str, Value<'_>) {
         Value::Items(shape, v.iter().map(|v| of(*v)).collect())
     }
     match pixels {
-        Pixels::U16(v) => ("imageUint16", integers(shape, v, |v| unsigned(v))),
+        Pixels::U16(v) => ("imageUint16", integers(shape, v, unsigned)),
         Pixels::I16(v) => (
             "imageInt16",
             integers(shape, v, |v| Value::Signed(v.into())),
         ),
-        Pixels::U32(v) => ("imageUint32", integers(shape, v, |v| unsigned(v))),
+        Pixels::U32(v) => ("imageUint32", integers(shape, v, unsigned)),
         Pixels::I32(v) => (
             "imageInt32",
             integers(shape, v, |v| Value::Signed(v.into())),
