@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cauda::server::{NoiseStore, Received};
+use cauda::server::{NoiseStore, Received, ServerTls};
 use ismrmrd::wire::{Item, Message, Reader, v2};
 use ismrmrd::{Image, Limits, Meta, Pixels};
 
@@ -476,4 +476,75 @@ fn two_scans_at_the_same_time_do_not_mix() {
     });
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(server.stats.running.load(Ordering::Relaxed), 0);
+}
+
+/// An authority, a server and a client, made by OpenSSL; none where it is not installed.
+fn certificates(dir: &std::path::Path) -> bool {
+    let script = "set -e; cd \"$0\"
+        req() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \"$@\" 2>/dev/null; }
+        for ca in ca stranger; do req -x509 -keyout $ca.key -out $ca.pem -subj /CN=$ca; done
+        sign() {
+            req -keyout $1.key -out $1.csr -subj /CN=$1
+            printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\n' > ext
+            openssl x509 -req -in $1.csr -CA $2.pem -CAkey $2.key -CAcreateserial -days 30 -extfile ext -out $1.pem 2>/dev/null
+        }
+        sign server ca; sign client ca; sign other stranger";
+    let made = Command::new("sh").args(["-c", script]).arg(dir).status();
+    if made.is_ok_and(|s| s.success()) {
+        return true;
+    }
+    eprintln!("SKIPPED: no openssl that makes certificates");
+    false
+}
+
+#[test]
+fn over_tls_only_those_who_are_known_get_in() {
+    let dir = tempfile::tempdir().unwrap();
+    if !certificates(dir.path()) {
+        return;
+    }
+    let file = |name: &str| dir.path().join(name);
+    let tls = ServerTls::new(
+        &file("server.pem"),
+        &file("server.key"),
+        Some(&file("ca.pem")),
+    )
+    .unwrap();
+    let server = Running::start(|c| {
+        c.tls = Some(tls);
+        c.linger = Duration::from_millis(200);
+    });
+    good(
+        dir.path(),
+        "simulate scan.h5 --preset small --set n_slices=3",
+    );
+    let line = format!("send scan.h5 {} -p recon_only --json", server.address);
+    let sent = good(
+        dir.path(),
+        &format!("{line} --tls-ca ca.pem --tls-cert client.pem --tls-key client.key -o wire.h5"),
+    );
+    assert_eq!(sent["images"], 3, "{sent}");
+    good(dir.path(), "recon scan.h5 -p recon_only -o file.h5");
+    let images = |name| by_key(stored(&file(name)));
+    assert!(images("file.h5") == images("wire.h5"));
+
+    for (what, options) in [
+        ("no certificate", "--tls-ca ca.pem"),
+        (
+            "a stranger's",
+            "--tls-ca ca.pem --tls-cert other.pem --tls-key other.key",
+        ),
+        (
+            "not trusted by us",
+            "--tls-ca stranger.pem --tls-cert client.pem --tls-key client.key",
+        ),
+        ("no TLS at all", ""),
+    ] {
+        let output = cauda_in(dir.path(), &format!("{line} --timeout 5 {options}"));
+        // Who does not speak TLS takes the alert for a message that does not exist.
+        let code = output.status.code();
+        assert!(matches!(code, Some(3 | 4)), "{what}: {code:?}");
+    }
+    assert!(ServerTls::new(&file("server.pem"), &file("client.key"), None).is_err());
+    assert!(ServerTls::new(&file("scan.h5"), &file("server.key"), None).is_err());
 }

@@ -12,7 +12,7 @@ use ismrmrd::wire::Message;
 use super::recon::OpenArgs;
 use super::{Outcome, interrupt, output::Output};
 use crate::data::{Fault, FaultKind};
-use crate::server::{Client, Received};
+use crate::server::{Client, ClientTls, Received};
 use crate::source::{self, Opened};
 
 /// Arguments of `cauda send`.
@@ -33,6 +33,15 @@ pub struct Args {
     /// Length of a tick of the scanner's time stamps, ms; Siemens counts 2.5
     #[arg(long, value_name = "MS", default_value_t = 1.0)]
     tick_ms: f64,
+    /// Speak TLS, and trust a server whose certificate one of these signed (PEM)
+    #[arg(long, value_name = "PEM")]
+    tls_ca: Option<PathBuf>,
+    /// Certificate to show to the server (PEM)
+    #[arg(long, value_name = "PEM", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     #[command(flatten)]
     open: OpenArgs,
     /// Store the images that come back
@@ -130,7 +139,14 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     let mut opened = source::open(&args.input, &args.open.options())?;
     out.notes(&opened.notes);
     let timeout = Duration::from_secs(args.timeout.max(1));
-    let (mut client, mut receiver) = Client::connect(&args.to, timeout)?;
+    let tls = match &args.tls_ca {
+        Some(trusted) => {
+            let own = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+            Some(ClientTls::new(trusted, own)?)
+        }
+        None => None,
+    };
+    let (mut client, mut receiver) = Client::connect_with(&args.to, timeout, tls.as_ref())?;
     drop(client.stream().set_read_timeout(Some(timeout)));
     drop(client.stream().set_write_timeout(Some(timeout)));
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Outcome, interrupt, output::Output};
 use crate::data::{Fault, FaultKind};
 use crate::device::Device;
-use crate::server::{NoiseStore, Server, ServerConfig, serve_pipe};
+use crate::server::{NoiseStore, Server, ServerConfig, ServerTls, serve_pipe};
 
 /// Arguments of `cauda serve`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,15 @@ pub struct Args {
     /// Keep each scan in this folder until its images are sent, and for good when anything failed
     #[arg(long, value_name = "DIR")]
     spill: Option<PathBuf>,
+    /// Speak TLS and show this certificate (PEM)
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let only clients in that show a certificate which one of these signed (PEM)
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_clients: Option<PathBuf>,
     /// Keep noise covariances in this folder, for scans whose header names another measurement's noise
     #[arg(long, value_name = "DIR")]
     noise: Option<PathBuf>,
@@ -96,6 +105,13 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         let store = NoiseStore::new(dir.clone(), lifetime);
         store.tidy();
         config.noise = Some(store);
+    }
+    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        config.tls = Some(ServerTls::new(
+            certificate,
+            key,
+            args.tls_clients.as_deref(),
+        )?);
     }
     config.metrics = args.metrics;
     config.max_scans = args.max_scans;

@@ -1,6 +1,6 @@
 //! The other side of the wire: sends a scan to any MRD server and takes what comes back.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use ismrmrd::wire::{Message, Reader, encode, encode_acquisition};
 use ismrmrd::{Image, Limits};
 
 use super::front::fault;
+use super::tls::ClientTls;
 use crate::data::{Fault, FaultKind};
 
 /// Bytes that are gathered before they are sent, when nobody waits for them.
@@ -17,6 +18,7 @@ const GATHER_BYTES: usize = 256 << 10;
 /// The sending half of a connection.
 pub struct Client {
     stream: TcpStream,
+    writer: Box<dyn Write + Send>,
     out: Vec<u8>,
     sent_bytes: u64,
 }
@@ -40,7 +42,7 @@ pub enum Received {
 
 /// The receiving half.
 pub struct Receiver {
-    reader: Reader<TcpStream>,
+    reader: Reader<Box<dyn Read + Send>>,
 }
 
 impl Client {
@@ -49,6 +51,18 @@ impl Client {
     /// # Errors
     /// Nobody answers at the address.
     pub fn connect(address: &str, timeout: Duration) -> Result<(Self, Receiver), Fault> {
+        Self::connect_with(address, timeout, None)
+    }
+
+    /// Connects, with TLS if it is given.
+    ///
+    /// # Errors
+    /// Nobody answers at the address, or not somebody whom we trust.
+    pub fn connect_with(
+        address: &str,
+        timeout: Duration,
+        tls: Option<&ClientTls>,
+    ) -> Result<(Self, Receiver), Fault> {
         let failed = |e: std::io::Error| {
             Fault::new(
                 FaultKind::Io,
@@ -63,10 +77,24 @@ impl Client {
             match TcpStream::connect_timeout(&at, timeout) {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(failed)?;
-                    let reader =
-                        Reader::new(stream.try_clone().map_err(failed)?, Limits::default());
+                    let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match tls
+                    {
+                        Some(tls) => {
+                            let host = address.rsplit_once(':').map_or(address, |a| a.0);
+                            let (reader, writer) = tls
+                                .split(host, stream.try_clone().map_err(failed)?)
+                                .map_err(failed)?;
+                            (Box::new(reader), Box::new(writer))
+                        }
+                        None => (
+                            Box::new(stream.try_clone().map_err(failed)?),
+                            Box::new(stream.try_clone().map_err(failed)?),
+                        ),
+                    };
+                    let reader = Reader::new(reader, Limits::default());
                     let client = Self {
                         stream,
+                        writer,
                         out: Vec::new(),
                         sent_bytes: 0,
                     };
@@ -113,7 +141,10 @@ impl Client {
     /// # Errors
     /// The server took no more.
     pub fn flush(&mut self) -> Result<(), Fault> {
-        let sent = self.stream.write_all(&self.out);
+        let sent = self
+            .writer
+            .write_all(&self.out)
+            .and_then(|()| self.writer.flush());
         self.sent_bytes += self.out.len() as u64;
         self.out.clear();
         sent.map_err(|e| {

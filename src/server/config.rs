@@ -19,6 +19,8 @@ pub struct ServerConfig {
     pub default_protocol: String,
     /// Folder where a scan is kept until all its images are sent, and for good when anything failed.
     pub spill: Option<PathBuf>,
+    /// Certificate, key, and whom to let in; `None` speaks plainly.
+    pub tls: Option<super::ServerTls>,
     /// Where noise covariances outlive their scan.
     pub noise: Option<super::NoiseStore>,
     /// Where metrics and health are told; only asked for, never a default.
@@ -53,6 +55,7 @@ impl ServerConfig {
             allow: Vec::new(),
             default_protocol: "default".into(),
             spill: None,
+            tls: None,
             noise: None,
             metrics: None,
             max_scans: 2,

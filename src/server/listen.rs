@@ -1,6 +1,7 @@
 //! The listening server: who may come in, how many, and how it ends.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -197,9 +198,17 @@ impl Server {
         let set = || -> std::io::Result<(Peer, Control)> {
             stream.set_nodelay(true)?;
             stream.set_write_timeout(Some(config.write_timeout))?;
+            let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match &config.tls
+            {
+                Some(tls) => {
+                    let (reader, writer) = tls.split(stream.try_clone()?)?;
+                    (Box::new(reader), Box::new(writer))
+                }
+                None => (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?)),
+            };
             let peer = Peer {
-                reader: Box::new(stream.try_clone()?),
-                writer: Box::new(stream.try_clone()?),
+                reader,
+                writer,
                 name: from.to_string(),
                 number,
                 is_pipe: false,

@@ -26,6 +26,7 @@ mod sink;
 mod source;
 mod spill;
 mod stats;
+mod tls;
 
 pub use client::{Client, Received, Receiver};
 pub use config::ServerConfig;
@@ -34,3 +35,4 @@ pub use listen::Server;
 pub use noise::NoiseStore;
 pub use record::{Recorded, record};
 pub use stats::Stats;
+pub use tls::{ClientTls, ServerTls};

@@ -435,4 +435,51 @@ mod tests {
             Err(SessionError::AfterClose { .. })
         ));
     }
+
+    fn message(op: u8) -> Option<Message> {
+        Some(match op {
+            0 => config(),
+            1 => Message::ConfigText("b".into()),
+            2 => header(),
+            3 => readout(),
+            4 => Message::Waveform(Waveform::default()),
+            5 => Message::Text("d".into()),
+            6 => Message::DependencyQuery("h".into()),
+            7 => Message::Error("g".into()),
+            8 => Message::Close,
+            _ => return None,
+        })
+    }
+
+    proptest::proptest! {
+        /// As the fuzz target `session_ops`: at most one configuration and one header, no readout before the header, and
+        /// no way back from the end.
+        #[test]
+        fn any_order_of_messages_keeps_the_promises(ops in proptest::collection::vec(0..10_u8, 0..60)) {
+            let mut session = Session::new();
+            let (mut configs, mut headers, mut readouts) = (0, 0, 0_u64);
+            for op in ops {
+                let before = session.state();
+                let taken = match message(op) {
+                    Some(message) => session.take(message),
+                    None => session.peer_closed(),
+                };
+                match &taken {
+                    Ok(Event::Config(_)) => configs += 1,
+                    Ok(Event::Header(_)) => headers += 1,
+                    Ok(Event::Acquisition(_)) => {
+                        readouts += 1;
+                        assert_eq!(headers, 1);
+                    }
+                    Ok(_) => {}
+                    Err(_) => assert_eq!(session.state(), State::Closed),
+                }
+                assert!(configs <= 1 && headers <= 1 && session.readouts() == readouts);
+                if before == State::Closed {
+                    assert_eq!(session.state(), State::Closed);
+                    assert!(matches!(taken, Err(_) | Ok(Event::Closed)));
+                }
+            }
+        }
+    }
 }
