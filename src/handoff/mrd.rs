@@ -145,7 +145,7 @@ impl MrdSeries {
     /// One image per quantity. `marks` are meta attributes of the sender.
     ///
     /// # Errors
-    /// Those of [`extract`]; [`HandoffError::Shape`].
+    /// A quantity that the image does not have; [`HandoffError::Shape`].
     pub fn images(
         &mut self,
         image: &ReconImage,
