@@ -78,7 +78,7 @@ fn again(stream: &Path) -> (BTreeSet<u16>, BTreeSet<u16>) {
 
 #[test]
 fn killed_at_any_moment() {
-    let kills: u64 = std::env::var("CAUDA_KILLS").map_or(6, |n| n.parse().unwrap());
+    let kills: u64 = std::env::var("CAUDA_KILLS").map_or(20, |n| n.parse().unwrap());
     let scan = simulate(&Simulate {
         matrix: [24, 24, 1],
         n_slices: 12,
