@@ -458,7 +458,7 @@ fn partial_fourier_restores_what_zero_filling_blurs() {
     ] {
         let mask = move |_: usize, k: usize| if first == 64 { k < 44 } else { k >= first };
         let mut errors = Vec::new();
-        for method in [ZeroFill] {
+        for method in [ZeroFill, Homodyne, Pocs] {
             let frame = sim.frame_ro(mask, ro.clone(), 0.5, 1);
             let mut params = ReconParams::default();
             params.partial_fourier.method = method;
