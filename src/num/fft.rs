@@ -4,7 +4,7 @@
 //! both directions are scaled by `1/sqrt(n)`.
 //!
 //! Eight rows or columns are transformed side by side ([`LaneFft`]); the shifts are where samples are put on the way in
-//! and taken from on the way out. Single rows, and lengths with a prime factor beyond [`LARGEST_FACTOR`], go through
+//! and taken from on the way out. Single rows, and lengths with a prime factor beyond `LARGEST_FACTOR` (200), go through
 //! `rustfft`. There, with `c = n/2`, `exp(-2 pi i (k-c)(x-c)/n) = after(k) exp(-2 pi i k x / n) before(x)`, where
 //! `before` and `after` are phases (for even `n`: signs), and `after` takes the scale along. Plans are made once per
 //! process and length.

@@ -648,7 +648,9 @@ fn an_interrupted_scan_keeps_what_it_has() {
     assert_eq!(all.slices_per_quantity, [(Quantity::Magnitude, 5)]);
 }
 
-/// On a file system of 64 KiB every format fails with words, and nothing stays behind.
+/// On a file system of 64 KiB every format fails with words, and nothing stays behind. Not HDF5: the C library is not to be
+/// used on after a write that failed (a later call in this process met a null pointer), so `ismrmrd`'s tests and
+/// `bad_input.rs` fill the disk under a process of its own.
 #[test]
 fn full_disk_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -670,7 +672,7 @@ fn full_disk_leaves_nothing() {
         .collect();
     let mut failures = Vec::new();
     for name in [
-        "a.nii", "a.nii.gz", "a.h5", "a.npy", "a.cfl", "a.dcm", "series", "a.png",
+        "a.nii", "a.nii.gz", "a.npy", "a.cfl", "a.dcm", "series", "a.png",
     ] {
         match write(
             &images,

@@ -73,7 +73,7 @@ impl CompressParams {
 /// The frame with virtual coils, calibrated from its own lines and its reference.
 ///
 /// # Errors
-/// * [`ReconError::BadParam`].
+/// * [`ReconError::Parameter`]: a parameter is outside its range.
 /// * [`ReconError::Singular`]: samples that are not finite.
 pub fn compress(frame: &Frame, params: &CompressParams) -> Result<Frame, ReconError> {
     params.check()?;
