@@ -18,6 +18,7 @@ use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
 use super::window::Window;
+use crate::num::complex::{Kernel, dispatch};
 use crate::recon::acs::Acs;
 use crate::recon::error::ReconError;
 
@@ -184,10 +185,32 @@ impl Planar {
         let n = self.n_coils;
         let a = self.samples(pair.first, x);
         let b = self.samples(pair.second, (x as i64 + i64::from(pair.lag)) as usize);
-        for c in 0..n {
-            let (ar, ai) = (sign * f64::from(a[c]), sign * f64::from(a[n + c]));
-            for (d, o) in out[c * n..(c + 1) * n].iter_mut().enumerate() {
-                let (br, bi) = (f64::from(b[d]), f64::from(b[n + d]));
+        dispatch(Outer { n, a, b, sign, out });
+    }
+}
+
+/// `out[c, d] += sign * conj(a[c]) b[d]` of planar samples.
+struct Outer<'a> {
+    n: usize,
+    a: &'a [f32],
+    b: &'a [f32],
+    sign: f64,
+    out: &'a mut [Complex64],
+}
+
+impl Kernel for Outer<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let n = self.n;
+        let (b_re, b_im) = (&self.b[..n], &self.b[n..2 * n]);
+        for (c, out) in self.out.chunks_exact_mut(n).enumerate() {
+            let (ar, ai) = (
+                self.sign * f64::from(self.a[c]),
+                self.sign * f64::from(self.a[n + c]),
+            );
+            for ((o, br), bi) in out.iter_mut().zip(b_re).zip(b_im) {
+                let (br, bi) = (f64::from(*br), f64::from(*bi));
                 o.re += ar * br + ai * bi;
                 o.im += ar * bi - ai * br;
             }
