@@ -423,6 +423,14 @@ impl Dialogue<'_> {
             self.sink.text("WRN", &note.text)?;
             notes.push(note);
         }
+        if shared.config.spill.is_some() && self.spill.is_none() {
+            let note = Note::new(
+                "no_spill_file",
+                "the spill folder takes no file (the server's log says why): if this scan fails, its data are not kept",
+            );
+            self.sink.text("WRN", &note.text)?;
+            notes.push(note);
+        }
         let is_kept = kept.is_some();
         let live = Live::plan(LiveJob {
             header: &header,
