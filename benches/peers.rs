@@ -347,6 +347,9 @@ fn recon(job: &Job, method: Method) {
         ..ReconParams::default()
     };
     params.outputs.gfactor = job.options.contains_key("gfactor");
+    if let Some(lines) = job.options.get("window") {
+        params.grappa.window_pe1 = lines.parse().unwrap();
+    }
     params.grappa.apply = match job.options.get("apply").map(String::as_str) {
         Some("image") => Apply::Image,
         Some("kspace") => Apply::Kspace,

@@ -197,7 +197,8 @@ def bench_cg_regular(reps): bench_cg(reps, ("vd1d", "regular_acs", "regular"), "
 def bench_grappa(reps):
     o = ops(); u = o["ksp_regular_acs"][:, None]; m3 = o["inside"]
     q = lambda x: dict(nrmse=P.nrmse(np.abs(np.asarray(x)).reshape(1, 320, 320), o["truth"], m3))
-    race("GRAPPA 5x4: calibrate, unmix, combine", [ours("grappa", o["dir"], "mask=regular_acs", "acs=24", "apply=image", out=True),
+    wide = ours("grappa", o["dir"], "mask=regular_acs", "apply=image", "window=4", out=True); wide.name = "cauda, window 5 x 4"
+    race("GRAPPA: calibrate, unmix, combine", [ours("grappa", o["dir"], "mask=regular_acs", "apply=image", out=True), wide,
          Call("pygrappa mdgrappa 4x5", lambda: P.rss(P.grappa_mdgrappa(u, 24, (4, 5))), 1 if QUICK else 2, warm=not QUICK), *([] if QUICK else [Call("pygrappa cgrappa 4x5", lambda: P.rss(P.grappa_cgrappa(u, 24, (4, 5))), 2),
          Call("pygrappa mdgrappa 15x5", lambda: P.rss(P.grappa_mdgrappa(u, 24, (15, 5))), 1, warm=False)]),
          Server("FFTW floor", [f"{BIN}/fftw", "16", "320", "320", "2", "MEASURE"])], reps, q, {"pygrappa mdgrappa 4x5": ">= 50", "pygrappa cgrappa 4x5": ">= 50", "FFTW floor": ">= 0.333"})
@@ -285,7 +286,7 @@ def bench_whole(reps):
         def get():
             return np.load(p).reshape(truth.shape)
         return get
-    for label, sets in (("auto, same Tikhonov weight", [f"recon.sense.lambda={LAM * 320 / 98:.5f}"]), ("auto, as shipped", [])):
+    for label, sets in (("SENSE, same Tikhonov weight", ['recon.method="sense"', f"recon.sense.lambda={LAM * 320 / 98:.5f}"]), ("auto, as shipped", [])):
         p = os.path.join(folder, f"{len(sets)}.npy"); h = os.path.join(folder, f"{len(sets)}.h5")
         cmd = lambda out: [CAUDA, "recon", os.path.join(d, "scan.h5"), "--force", "-o", out, *[x for s in sets for x in ("--set", s)]]
         def get(p=p, cmd=cmd):

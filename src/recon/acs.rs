@@ -22,6 +22,8 @@ pub(crate) struct Acs {
     pub(crate) ro_range: std::ops::Range<usize>,
     /// `imaging lines`, `reference` or `both`.
     pub(crate) origin: &'static str,
+    /// Mean over the lines of `1 / averages`: the variance of their noise relative to a single measurement.
+    pub(crate) variance: f64,
     pub(crate) samples: Vec<Complex32>,
 }
 
@@ -105,6 +107,7 @@ pub(crate) fn cut(frame: &Frame, block: &Block, origin: &'static str) -> Acs {
         sources.extend(frame.reference.as_ref());
     }
     let mut ro_range = 0..full.ro;
+    let (mut variance, mut lines) = (0.0, 0usize);
     for source in sources {
         ro_range = ro_range.start.max(source.ro_range.start)..ro_range.end.min(source.ro_range.end);
         for (i, line) in source.lines.iter().enumerate() {
@@ -112,6 +115,8 @@ pub(crate) fn cut(frame: &Frame, block: &Block, origin: &'static str) -> Acs {
             if !block.contains(k2, k1) {
                 continue;
             }
+            variance += 1.0 / f64::from(line.averages.max(1));
+            lines += 1;
             for coil in 0..shape.coil {
                 let row =
                     (coil * shape.pe2 + k2 - block.pe2.start) * shape.pe1 + k1 - block.pe1.start;
@@ -129,6 +134,7 @@ pub(crate) fn cut(frame: &Frame, block: &Block, origin: &'static str) -> Acs {
         block: block.clone(),
         ro_range,
         origin,
+        variance: variance / lines.max(1) as f64,
         samples,
     }
 }

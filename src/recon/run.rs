@@ -9,12 +9,12 @@ use super::combine::low_res::LowRes;
 use super::compress::CompressMethod;
 use super::compress::apply::Compression;
 use super::error::ReconError;
-use super::grappa::calibrate::{Weights, calibrate};
+use super::grappa::calibrate::{Ridge, Weights, calibrate};
 use super::grappa::{Apply, fill, fold, noise, unmix};
 use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
 use super::sense::{Lambda, Sense, SenseParams};
-use super::tikhonov::Wiener;
+use super::tikhonov::{Outside, Wiener};
 use super::{Recon, auto, csm, interpolate};
 use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
@@ -361,17 +361,18 @@ impl Recon {
         let Some(window) = &self.window else {
             return Err(ReconError::Bug("grappa was chosen without a window".into()));
         };
-        let weights = calibrate(&acs, window, self.params.grappa.lambda)?;
+        let (ridge, chosen) = self.ridge(frame, &acs);
+        let weights = calibrate(&acs, window, &self.params.grappa, ridge)?;
         log.step(
             "recon/grappa/calibrate",
             format!(
-                "window {} x {} (ro x lines), {} coils, {} equations from {}, lambda {:e}; {}",
+                "window {} x {} (ro x lines), {} coils, {} equations from {}, lambda {:.2e}, {chosen}; {}",
                 window.ro,
                 window.sources.len(),
                 weights.n_coils,
                 weights.n_equations,
                 acs.origin,
-                self.params.grappa.lambda,
+                weights.lambda,
                 self.choice.reason
             ),
         );
@@ -380,15 +381,14 @@ impl Recon {
             let unfolded = fold::unfold(&frame.kspace, &weights, &low);
             log.step(
                 "recon/grappa/unmix",
-                "folded images unmixed and combined (adaptive) in one step; calibration lines outside the pattern are \
-                 not used as data",
+                "folded images unmixed and combined (adaptive) in one step; lines measured outside the pattern take \
+                 the place of their predictions",
             );
-            let r = weights.window.lattice.reduction() as f32;
-            let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+            let (variance, gfactor) = self.grappa_noise(frame, &weights, &unfolded.power, 1.0);
             return Ok(OnGrid {
                 images: unfolded.voxels,
-                variance: unfolded.power.iter().map(|p| averages * p / r).collect(),
-                gfactor: Some(unfolded.power.iter().map(|p| p.sqrt() / r).collect()),
+                variance,
+                gfactor: Some(gfactor),
                 csm: if self.params.outputs.csm {
                     Some(self.maps(calibration, log)?)
                 } else {
@@ -400,9 +400,33 @@ impl Recon {
         self.grappa_in_kspace(frame, calibration, &weights, &low, log)
     }
 
+    /// Regularisation of the weights, and where it comes from.
+    fn ridge(&self, frame: &Frame, acs: &Acs) -> (Ridge, String) {
+        match self.params.grappa.lambda {
+            Lambda::Fixed(lambda) => (Ridge::Relative(f64::from(lambda)), "asked for".into()),
+            Lambda::Auto => {
+                let outside = Outside::of(frame, &self.sampling);
+                let energy = outside.energy_per_sample();
+                let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+                let ridge = Ridge::Wiener {
+                    noise_acs: outside.noise * acs.variance,
+                    noise: outside.noise * f64::from(averages),
+                    energy,
+                };
+                let chosen = format!(
+                    "automatic: {} over the signal energy of the lines outside the calibration block ({:.2} times the \
+                     noise)",
+                    outside.origin(),
+                    energy / outside.noise.max(f64::MIN_POSITIVE)
+                );
+                (ridge, chosen)
+            }
+        }
+    }
+
     /// Whether folded images are unmixed instead of filling k-space.
     fn unmixes_images(&self, frame: &Frame) -> Result<bool, ReconError> {
-        if self.params.grappa.apply != Apply::Image {
+        if self.params.grappa.apply == Apply::Kspace {
             return Ok(false);
         }
         let fits = self
@@ -410,8 +434,8 @@ impl Recon {
             .lattice
             .is_some_and(|l| fold::applies(&frame.kspace, &l))
             && self.params.combine.method == CombineMethod::Adaptive;
-        if fits {
-            return Ok(true);
+        if fits || self.params.grappa.apply == Apply::Auto {
+            return Ok(fits);
         }
         Err(ReconError::Pattern {
             method: "grappa.apply = \"image\"",
@@ -447,7 +471,9 @@ impl Recon {
             // A root sum of squares is, to first order, the matched filter with the images themselves.
             _ => unmix::power(weights, low, [nz, ny, nx]),
         };
-        let (variance, gfactor) = self.grappa_noise(frame, weights, &power);
+        let own = &self.sampling.acs;
+        let edges = noise::edge_factor(&frame.kspace, weights, &self.fill_extent, own);
+        let (variance, gfactor) = self.grappa_noise(frame, weights, &power, edges);
         Ok(self.combined(images, combination, csm, variance, Some(gfactor)))
     }
 
@@ -455,12 +481,14 @@ impl Recon {
     ///
     /// The unmixing weights give the noise of images made from lattice lines alone. Calibration lines that are
     /// measured anyway replace predicted ones, and in their band noise is that of a full measurement: the variance is
-    /// the mean of both, weighted with the share of lines, and less where windows are cut at the edges of k-space.
+    /// the mean of both, weighted with the share of lines, and less (`edges`) where windows are cut at the edges of
+    /// k-space.
     fn grappa_noise(
         &self,
         frame: &Frame,
         weights: &Weights,
         power: &[f32],
+        edges: f32,
     ) -> (Vec<f32>, Vec<f32>) {
         let r = weights.window.lattice.reduction() as f32;
         let own = &self.sampling.acs;
@@ -471,7 +499,6 @@ impl Recon {
             0.0
         };
         let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
-        let edges = noise::edge_factor(&frame.kspace, weights, &self.fill_extent, own);
         let variance = power
             .iter()
             .map(|p| averages * ((1.0 - share) * edges * p / r + share))

@@ -1,6 +1,7 @@
-//! The Tikhonov weight of SENSE, found from the scan itself.
+//! Tikhonov weights found from the scan itself.
 //!
-//! `Frame` + low-resolution coil images -> [`Wiener`]. For an image with signal energy `s` per voxel and complex noise
+//! `Frame` -> [`Outside`], the noise and signal where lines are missing, from which GRAPPA makes its ridge; with
+//! low-resolution coil images -> [`Wiener`], the weight of SENSE. For an image with signal energy `s` per voxel and complex noise
 //! of variance `v` per sample, the linear estimate of least expected error has weight `v / s`, whatever the coils. The
 //! calibration lines in the middle of k-space settle nearly all of the image by themselves; what unfolding has to find
 //! lies outside them, and so only the energy out there counts: with 24 lines, some 30 times less than all of it.
@@ -16,15 +17,124 @@ use super::sampling::Sampling;
 use crate::data::{Frame, KSpace};
 use crate::num::fft::{Direction, Fft};
 
+/// A Tikhonov weight: `"auto"`, or a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
+#[schemars(transform = number_or_auto)]
+pub enum Lambda {
+    /// Found from each frame: noise over the energy that unfolding has to find.
+    #[default]
+    #[serde(serialize_with = "write_auto")]
+    Auto,
+    /// As given.
+    Fixed(f32),
+}
+
+fn write_auto<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str("auto")
+}
+
+fn number_or_auto(schema: &mut schemars::Schema) {
+    schema.remove("anyOf");
+    schema.insert("type".into(), "\"auto\" or a number".into());
+}
+
+impl From<f32> for Lambda {
+    fn from(value: f32) -> Self {
+        Self::Fixed(value)
+    }
+}
+
+impl std::fmt::Display for Lambda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(value) => write!(f, "{value:e}"),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Lambda {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Lambda;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"auto\" or a number, 0 or more")
+            }
+            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Lambda, E> {
+                if v == "auto" {
+                    Ok(Lambda::Auto)
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(v), &self))
+                }
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<Lambda, E> {
+                Ok(Lambda::Fixed(v as f32))
+            }
+        }
+        from.deserialize_any(Words)
+    }
+}
+
+/// Noise of a scan, and its signal outside the calibration block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Outside {
+    /// Variance of the complex noise of one sample measured once.
+    pub(crate) noise: f64,
+    /// Whether the noise was measured, not read off the quietest columns.
+    is_measured: bool,
+    /// Energy of the signal in all lines of the grid outside the block, measured or not, all coils.
+    energy: f64,
+    /// Samples of those lines, all coils.
+    samples: f64,
+}
+
+impl Outside {
+    pub(crate) fn of(frame: &Frame, sampling: &Sampling) -> Self {
+        let kspace = &frame.kspace;
+        let shape = kspace.shape;
+        let per_line = (shape.coil * kspace.ro_range.len()) as f64;
+        let noise = if frame.is_whitened {
+            2.0
+        } else {
+            quiet_columns(kspace)
+        };
+        Self {
+            noise,
+            is_measured: frame.is_whitened,
+            energy: energy_outside(kspace, sampling, noise * per_line),
+            samples: (shape.plane() / shape.ro - sampling.acs.len()) as f64 * per_line,
+        }
+    }
+
+    /// Energy of the signal per sample.
+    pub(crate) fn energy_per_sample(&self) -> f64 {
+        self.energy / self.samples.max(1.0)
+    }
+
+    /// Where the noise is known from.
+    pub(crate) fn origin(&self) -> &'static str {
+        if self.is_measured {
+            "measured noise"
+        } else {
+            "noise read off the quietest columns along the readout, without a noise scan,"
+        }
+    }
+}
+
 /// The weight, and what it was made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Wiener {
     /// Relative to the mean diagonal of the normal operator, as `sense.lambda`.
     pub(crate) lambda: f32,
-    /// Variance of the complex noise of one sample measured once.
-    noise: f64,
-    /// Whether the noise was measured, not read off the quietest columns.
-    is_measured: bool,
+    outside: Outside,
     /// Signal energy outside the calibration lines, per voxel of the object; over `noise` it is an SNR.
     energy: f64,
     /// Share of the voxels in which the object lies.
@@ -42,16 +152,11 @@ impl Wiener {
         let kspace = &frame.kspace;
         let shape = kspace.shape;
         let n_ro = kspace.ro_range.len();
-        let noise = if frame.is_whitened {
-            2.0
-        } else {
-            quiet_columns(kspace)
-        };
+        let outside = Outside::of(frame, sampling);
         let voxels = shape.plane() as f64 * low.object_share();
-        let per_line = noise * (shape.coil * n_ro) as f64;
-        let energy = energy_outside(kspace, sampling, per_line) / voxels.max(1.0);
+        let energy = outside.energy / voxels.max(1.0);
         // A column along the readout gets its noise from the measured samples alone.
-        let noise_of_column = noise * n_ro as f64 / shape.ro as f64;
+        let noise_of_column = outside.noise * n_ro as f64 / shape.ro as f64;
         let weights: f64 = kspace
             .lines
             .iter()
@@ -66,8 +171,7 @@ impl Wiener {
         };
         Self {
             lambda: lambda as f32,
-            noise,
-            is_measured: frame.is_whitened,
+            outside,
             energy,
             object: low.object_share(),
         }
@@ -79,12 +183,8 @@ impl Wiener {
             "lambda {:.2e}, automatic: {} over the signal energy of the lines outside the calibration block ({:.1} times \
              the noise per voxel of the object, which fills {:.0} % of the field of view)",
             self.lambda,
-            if self.is_measured {
-                "measured noise"
-            } else {
-                "noise read off the quietest columns along the readout, without a noise scan,"
-            },
-            self.energy / self.noise.max(f64::MIN_POSITIVE),
+            self.outside.origin(),
+            self.energy / self.outside.noise.max(f64::MIN_POSITIVE),
             100.0 * self.object
         )
     }
@@ -175,12 +275,12 @@ fn quiet_columns(kspace: &KSpace) -> f64 {
 mod tests {
     use super::*;
     use crate::data::Calibration;
-    use crate::recon::ReconParams;
     use crate::recon::acs;
     use crate::recon::sampling;
     use crate::recon::sense::Lambda;
     use crate::recon::testing::{Sim, error_inside};
     use crate::recon::tests::recon;
+    use crate::recon::{Method, ReconParams};
 
     fn wiener(frame: &Frame) -> Wiener {
         let (block, origin) = acs::locate(frame, Calibration::Embedded);
@@ -212,7 +312,9 @@ mod tests {
         frame.is_whitened = false;
         frame.kspace.samples.iter_mut().for_each(|v| *v *= 1e-4);
         let guessed = wiener(&frame);
-        assert!(!guessed.is_measured && guessed.describe().contains("without a noise scan"));
+        assert!(
+            !guessed.outside.is_measured && guessed.describe().contains("without a noise scan")
+        );
         let ratio = guessed.lambda / measured;
         assert!((0.6..1.7).contains(&ratio), "{ratio}");
     }
@@ -224,7 +326,10 @@ mod tests {
             let sim = Sim::new(8, 1, 96, 80, level);
             let frame = sim.frame(|_, k| r4(k), 1.0, 3);
             let error = |lambda: Lambda| {
-                let mut params = ReconParams::default();
+                let mut params = ReconParams {
+                    method: Method::Sense,
+                    ..ReconParams::default()
+                };
                 params.sense.lambda = lambda;
                 let image = recon(&frame, &params).unwrap();
                 error_inside(&image.voxels, &sim.truth, &sim.inside)

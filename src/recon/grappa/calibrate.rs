@@ -2,28 +2,62 @@
 //!
 //! [`Acs`] + [`Window`] -> [`Weights`]: one regularised normal equation for all targets and coils.
 //!
+//! # What is minimised
+//! The weights are wanted where lines are missing, and those hold little energy per sample beside noise, while the
+//! middle of the calibration block holds hundreds of times more. A plain least-squares fit therefore answers to a few
+//! samples around DC and takes hardly any notice of noise. Two things make the block speak for the missing lines:
+//! every equation is divided by the energy of its sources ([`Weighting::Energy`]), and the noise in the normal matrix is
+//! raised to what it is, relative to the signal, *outside* the block ([`Ridge::Wiener`]). Samples far out along the
+//! readout say nothing that is not noise, so that only the middle is used.
+//!
 //! # Numerics
-//! The window slides, so an entry of the normal matrix is a sum of products of *pairs of lines* at a readout lag, and
-//! the same pair serves many entries. Each pair product is calculated once (f32 over at most [`CHUNK`] samples, f64
-//! beyond), and an entry whose readout range begins one sample later differs by one product at each end. Sums over
-//! lines and the factorisation are f64. The result does not depend on the number of threads.
+//! Products are f32 over at most [`ROWS`] equations, f64 beyond; the factorisation is f64. The result does not depend
+//! on the number of threads.
 //!
 //! # Source
 //! Griswold et al., Magn Reson Med 47:1202-1210 (2002), doi:10.1002/mrm.10171. Unlike the paper, one window serves
-//! all missing lines between two measured ones, so that the normal matrix is factorised once.
+//! all missing lines between two measured ones, so that the normal matrix is factorised once. Weighted
+//! equations: Huo and Wilson, J Magn Reson Imaging 27:1412-1420 (2008), PMC4484794 (against outliers; the weight
+//! against the dominance of the centre, and the ridge, are ours).
 
+use std::ops::Range;
+
+use faer::linalg::matmul::{matmul, triangular};
 use faer::linalg::solvers::Solve;
 use faer::{Accum, MatMut, MatRef, Par, Side};
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
+use super::params::{GrappaParams, Weighting};
 use super::window::Window;
-use crate::num::complex::{Kernel, dispatch};
 use crate::recon::acs::Acs;
 use crate::recon::error::ReconError;
 
-/// Samples that are summed in f32.
-const CHUNK: usize = 512;
+/// Equations that are summed in f32.
+const ROWS: usize = 128;
+/// Sums in f64 that are made side by side.
+const GROUPS: usize = 8;
+/// Least regularisation relative to the mean diagonal, so that dead coils and noise-free data can be solved.
+const LEAST: f64 = 1e-4;
+/// Most regularisation: the weights are nearly zero with it.
+const MOST: f64 = 100.0;
+
+/// Regularisation of the fit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Ridge {
+    /// Relative to the mean diagonal of the normal matrix.
+    Relative(f64),
+    /// So that noise and signal of the normal matrix are in the proportion of the lines that are missing. All per
+    /// complex sample.
+    Wiener {
+        /// Variance of the noise in the calibration block.
+        noise_acs: f64,
+        /// Variance of the noise in the measured lines outside of it.
+        noise: f64,
+        /// Energy of the signal outside of it.
+        energy: f64,
+    },
+}
 
 /// Fitted weights.
 ///
@@ -39,6 +73,8 @@ pub(crate) struct Weights {
     pub(crate) values: Vec<Complex32>,
     /// Equations that were fitted.
     pub(crate) n_equations: usize,
+    /// Regularisation relative to the mean diagonal of the normal matrix.
+    pub(crate) lambda: f64,
 }
 
 impl Weights {
@@ -83,30 +119,46 @@ pub(crate) fn check(
 
 /// Fits the weights.
 ///
-/// `lambda` is relative to the mean diagonal of the normal matrix.
-///
 /// # Errors
 /// * [`ReconError::Calibration`]: fewer equations than unknowns.
 /// * [`ReconError::Singular`]: the factorisation failed.
-pub(crate) fn calibrate(acs: &Acs, window: &Window, lambda: f64) -> Result<Weights, ReconError> {
-    let n_ro = acs.ro_range.len();
-    check(window, &acs.block, acs.shape.coil, n_ro)?;
-    let (mut gram, mut rhs, n_equations) = normal_equations(acs, window);
-    let n = window.n_unknowns(acs.shape.coil);
-    let n_out = window.targets.len() * acs.shape.coil;
-    let mean = (0..n).map(|i| gram[i * n + i].re).sum::<f64>() / n as f64;
+pub(crate) fn calibrate(
+    acs: &Acs,
+    window: &Window,
+    params: &GrappaParams,
+    ridge: Ridge,
+) -> Result<Weights, ReconError> {
+    check(window, &acs.block, acs.shape.coil, acs.ro_range.len())?;
+    let equations = Equations::new(acs, window, params);
+    let mut normal = equations.normal();
+    let (n, n_out) = (equations.n_unknowns, equations.n_outputs);
+    let mean = (0..n).map(|i| normal.gram[i * n + i].re).sum::<f64>() / n as f64;
+    let lambda = match ridge {
+        Ridge::Relative(lambda) => lambda,
+        Ridge::Wiener {
+            noise_acs,
+            noise,
+            energy,
+        } => {
+            let signal = (mean - noise_acs * normal.weight).max(0.0);
+            let wanted = signal * noise / energy.max(f64::MIN_POSITIVE) - noise_acs * normal.weight;
+            (wanted / mean.max(f64::MIN_POSITIVE)).clamp(LEAST, MOST)
+        }
+    };
     for i in 0..n {
-        gram[i * n + i] += lambda * mean;
+        normal.gram[i * n + i] += lambda * mean;
     }
-    solve(&gram, &mut rhs, n, n_out)?;
+    solve(&normal.gram, &mut normal.rhs, n, n_out)?;
     Ok(Weights {
         window: window.clone(),
         n_coils: acs.shape.coil,
-        values: rhs
+        values: normal
+            .rhs
             .iter()
             .map(|v| Complex32::new(v.re as f32, v.im as f32))
             .collect(),
-        n_equations,
+        n_equations: equations.n_rows(),
+        lambda,
     })
 }
 
@@ -133,258 +185,232 @@ fn solve(
     Ok(())
 }
 
-/// A pair of lines at a readout lag: `sum_x conj(first(x)) second(x + lag)`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Pair {
-    first: u32,
-    second: u32,
-    lag: i32,
+/// `AᴴA` (lower triangle), `AᴴB`, and the sum of the weights of the equations.
+struct Normal {
+    gram: Vec<Complex64>,
+    rhs: Vec<Complex64>,
+    weight: f64,
 }
 
-/// Lines in planar layout: `[line, x, (re, im), coil]`.
-struct Planar {
-    data: Vec<f32>,
+/// Every position of the window at every readout sample that calibrates.
+struct Equations<'a> {
+    window: &'a Window,
+    weighting: Weighting,
+    positions: Vec<(usize, usize)>,
+    /// Calibration lines, `[line, x, coil]`: the samples of a window's line lie side by side.
+    samples: Vec<Complex32>,
     n_coils: usize,
-    n_ro: usize,
-    /// First readout sample of the block on the full readout.
     n_pe1: usize,
+    /// Samples along the readout in `samples`.
+    n_ro: usize,
+    n_unknowns: usize,
+    n_outputs: usize,
 }
 
-impl Planar {
-    fn new(acs: &Acs) -> Self {
+impl<'a> Equations<'a> {
+    fn new(acs: &Acs, window: &'a Window, params: &GrappaParams) -> Self {
         let n_coils = acs.shape.coil;
-        let n_ro = acs.ro_range.len();
-        let n_lines = acs.shape.pe2 * acs.shape.pe1;
-        let mut data = vec![0.0; n_lines * n_ro * 2 * n_coils];
-        data.par_chunks_mut((n_ro * 2 * n_coils).max(1))
-            .enumerate()
-            .for_each(|(l, out)| {
-                for coil in 0..n_coils {
-                    let line = acs.line(coil, l / acs.shape.pe1, l % acs.shape.pe1);
-                    for (x, v) in line[acs.ro_range.clone()].iter().enumerate() {
-                        out[x * 2 * n_coils + coil] = v.re;
-                        out[(x * 2 + 1) * n_coils + coil] = v.im;
-                    }
-                }
-            });
-        Self {
-            data,
-            n_coils,
-            n_ro,
-            n_pe1: acs.shape.pe1,
-        }
-    }
-
-    fn samples(&self, line: u32, x: usize) -> &[f32] {
-        let start = (line as usize * self.n_ro + x) * 2 * self.n_coils;
-        &self.data[start..]
-    }
-
-    /// Adds `sign * conj(first(x)) second(x + lag)` for all coils to `out`.
-    fn add_product(&self, pair: Pair, x: usize, sign: f64, out: &mut [Complex64]) {
-        let n = self.n_coils;
-        let a = self.samples(pair.first, x);
-        let b = self.samples(pair.second, (x as i64 + i64::from(pair.lag)) as usize);
-        dispatch(Outer { n, a, b, sign, out });
-    }
-}
-
-/// `out[c, d] += sign * conj(a[c]) b[d]` of planar samples.
-struct Outer<'a> {
-    n: usize,
-    a: &'a [f32],
-    b: &'a [f32],
-    sign: f64,
-    out: &'a mut [Complex64],
-}
-
-impl Kernel for Outer<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        let n = self.n;
-        let (b_re, b_im) = (&self.b[..n], &self.b[n..2 * n]);
-        for (c, out) in self.out.chunks_exact_mut(n).enumerate() {
-            let (ar, ai) = (
-                self.sign * f64::from(self.a[c]),
-                self.sign * f64::from(self.a[n + c]),
-            );
-            for ((o, br), bi) in out.iter_mut().zip(b_re).zip(b_im) {
-                let (br, bi) = (f64::from(*br), f64::from(*bi));
-                o.re += ar * br + ai * bi;
-                o.im += ar * bi - ai * br;
-            }
-        }
-    }
-}
-
-/// Pair product over `len` samples from `x`, `[coil, coil]`: one real product of the planar lines, which holds all
-/// four products of real and imaginary parts.
-fn pair_product(planar: &Planar, pair: Pair, start: usize, len: usize) -> Vec<Complex64> {
-    let n = planar.n_coils;
-    let width = 2 * n;
-    let mut sum = vec![Complex64::ZERO; n * n];
-    let mut part = vec![0.0f32; width * width];
-    let parts = len.div_ceil(CHUNK);
-    for i in 0..parts {
-        let x = start + len * i / parts;
-        let rows = start + len * (i + 1) / parts - x;
-        let lines = |line, x: i64| {
-            let samples = &planar.samples(line, x as usize)[..rows * width];
-            MatRef::from_row_major_slice(samples, rows, width)
-        };
-        faer::linalg::matmul::matmul(
-            MatMut::from_row_major_slice_mut(&mut part, width, width),
-            Accum::Replace,
-            lines(pair.first, x as i64).transpose(),
-            lines(pair.second, x as i64 + i64::from(pair.lag)),
-            1.0f32,
-            Par::Seq,
+        let positions = window.positions(&acs.block);
+        let n_unknowns = window.n_unknowns(n_coils);
+        let range = central(
+            acs,
+            window.ro,
+            params.calibration_ro,
+            n_unknowns.div_ceil(positions.len().max(1)),
         );
-        let (re, im) = part.split_at(n * width);
-        let rows = re.chunks_exact(width).zip(im.chunks_exact(width));
-        for (sum, (re, im)) in sum.chunks_exact_mut(n).zip(rows) {
-            for (d, o) in sum.iter_mut().enumerate() {
-                o.re += f64::from(re[d]) + f64::from(im[n + d]);
-                o.im += f64::from(re[n + d]) - f64::from(im[d]);
+        let n_ro = range.len();
+        let mut samples = vec![Complex32::ZERO; acs.shape.pe2 * acs.shape.pe1 * n_ro * n_coils];
+        for (l, out) in samples
+            .chunks_exact_mut((n_ro * n_coils).max(1))
+            .enumerate()
+        {
+            for coil in 0..n_coils {
+                let line = acs.line(coil, l / acs.shape.pe1, l % acs.shape.pe1);
+                for (x, v) in line[range.clone()].iter().enumerate() {
+                    out[x * n_coils + coil] = *v;
+                }
             }
         }
-    }
-    sum
-}
-
-/// One `coil x coil` block of the normal equations.
-struct BlockOf {
-    /// Source and readout tap of the row.
-    row: (usize, usize),
-    /// Source and tap of the column, or the target.
-    column: Column,
-}
-
-enum Column {
-    Source(usize, usize),
-    Target(usize),
-}
-
-/// `AᴴA`, `AᴴB` and the number of equations.
-fn normal_equations(acs: &Acs, window: &Window) -> (Vec<Complex64>, Vec<Complex64>, usize) {
-    let planar = Planar::new(acs);
-    let positions = window.positions(&acs.block);
-    let (w, h) = (window.ro, window.ro / 2);
-    let len = planar.n_ro + 1 - w;
-    let mut blocks = Vec::new();
-    for j in 0..window.sources.len() {
-        for i in 0..w {
-            for j2 in 0..=j {
-                let taps = if j2 == j { i + 1 } else { w };
-                blocks.extend((0..taps).map(|i2| BlockOf {
-                    row: (j, i),
-                    column: Column::Source(j2, i2),
-                }));
-            }
-            blocks.extend((0..window.targets.len()).map(|t| BlockOf {
-                row: (j, i),
-                column: Column::Target(t),
-            }));
+        Self {
+            window,
+            weighting: params.weighting,
+            positions,
+            samples,
+            n_coils,
+            n_pe1: acs.shape.pe1,
+            n_ro,
+            n_unknowns,
+            n_outputs: window.targets.len() * n_coils,
         }
     }
-    let line = |b: (usize, usize), step: (i64, i64)| {
-        ((b.0 as i64 + step.0) * planar.n_pe1 as i64 + b.1 as i64 + step.1) as u32
-    };
-    // The pair of a block at a position, in the order that is calculated, and whether it was turned round.
-    let pair_of = |block: &BlockOf, b: (usize, usize)| {
-        let first = line(b, window.sources[block.row.0]);
-        let (second, tap) = match block.column {
-            Column::Source(j, i) => (line(b, window.sources[j]), i),
-            Column::Target(t) => (line(b, window.targets[t]), h),
+
+    fn n_rows(&self) -> usize {
+        self.positions.len() * (self.n_ro + 1 - self.window.ro)
+    }
+
+    /// Writes equation `i`: sources, then targets; weighted. Returns the weight.
+    fn row(&self, i: usize, sources: &mut [Complex32], targets: &mut [Complex32]) -> f64 {
+        let per_position = self.n_ro + 1 - self.window.ro;
+        let (b, x) = (self.positions[i / per_position], i % per_position);
+        let at = |step: (i64, i64), x: usize| {
+            let line = (b.0 as i64 + step.0) * self.n_pe1 as i64 + b.1 as i64 + step.1;
+            (line as usize * self.n_ro + x) * self.n_coils
         };
-        let lag = tap as i32 - block.row.1 as i32;
-        let is_turned = (second, lag) < (first, 0);
-        let pair = if is_turned {
-            Pair {
-                first: second,
-                second: first,
-                lag: -lag,
-            }
+        let wide = self.window.ro * self.n_coils;
+        for (step, out) in self
+            .window
+            .sources
+            .iter()
+            .zip(sources.chunks_exact_mut(wide))
+        {
+            out.copy_from_slice(&self.samples[at(*step, x)..][..wide]);
+        }
+        let middle = x + self.window.ro / 2;
+        for (step, out) in self
+            .window
+            .targets
+            .iter()
+            .zip(targets.chunks_exact_mut(self.n_coils))
+        {
+            out.copy_from_slice(&self.samples[at(*step, middle)..][..self.n_coils]);
+        }
+        if self.weighting == Weighting::None {
+            return 1.0;
+        }
+        let energy: f32 = sources.iter().map(Complex32::norm_sqr).sum();
+        // An equation of zeros says nothing.
+        let weight = if energy > 0.0 {
+            sources.len() as f32 / energy
         } else {
-            Pair { first, second, lag }
+            0.0
         };
-        // Readout sample at which the first line of the pair begins.
-        let start = if is_turned { tap } else { block.row.1 };
-        (pair, is_turned, start)
-    };
-    let mut pairs: Vec<Pair> = blocks
-        .iter()
-        .flat_map(|block| positions.iter().map(|b| pair_of(block, *b).0))
-        .collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let canonical = |pair: &Pair| (-pair.lag).max(0) as usize;
-    let products: Vec<Vec<Complex64>> = pairs
-        .par_iter()
-        .map(|pair| pair_product(&planar, *pair, canonical(pair), len))
-        .collect();
-    let n_coils = planar.n_coils;
-    let sums: Vec<Vec<Complex64>> = blocks
-        .par_iter()
-        .map(|block| {
-            let mut sum = vec![Complex64::ZERO; n_coils * n_coils];
-            let mut turned = vec![Complex64::ZERO; n_coils * n_coils];
-            for b in &positions {
-                let (pair, is_turned, start) = pair_of(block, *b);
-                let out = if is_turned { &mut turned } else { &mut sum };
-                if let Ok(at) = pairs.binary_search(&pair) {
-                    for (o, v) in out.iter_mut().zip(&products[at]) {
-                        *o += v;
-                    }
-                }
-                // The canonical range begins at its own sample: one product less in front, one more behind.
-                for x in canonical(&pair)..start {
-                    planar.add_product(pair, x, -1.0, out);
-                    planar.add_product(pair, x + len, 1.0, out);
-                }
+        let scale = weight.sqrt();
+        sources.iter_mut().chain(targets).for_each(|v| *v *= scale);
+        f64::from(weight)
+    }
+
+    fn normal(&self) -> Normal {
+        let n_chunks = self.n_rows().div_ceil(ROWS);
+        let groups = GROUPS.min(n_chunks);
+        let parts: Vec<Normal> = (0..groups)
+            .into_par_iter()
+            .map(|g| self.sum(n_chunks * g / groups..n_chunks * (g + 1) / groups))
+            .collect();
+        let mut parts = parts.into_iter();
+        let Some(mut total) = parts.next() else {
+            return self.zero();
+        };
+        for part in parts {
+            total.weight += part.weight;
+            for (t, p) in total.gram.iter_mut().zip(&part.gram) {
+                *t += p;
             }
-            for c in 0..n_coils {
-                for d in 0..n_coils {
-                    sum[c * n_coils + d] += turned[d * n_coils + c].conj();
-                }
-            }
-            sum
-        })
-        .collect();
-    let n = window.n_unknowns(n_coils);
-    let n_out = window.targets.len() * n_coils;
-    let mut gram = vec![Complex64::ZERO; n * n];
-    let mut rhs = vec![Complex64::ZERO; n * n_out];
-    for (block, sum) in blocks.iter().zip(&sums) {
-        let row = (block.row.0 * w + block.row.1) * n_coils;
-        for c in 0..n_coils {
-            let values = &sum[c * n_coils..(c + 1) * n_coils];
-            match block.column {
-                Column::Source(j, i) => {
-                    let at = (row + c) * n + (j * w + i) * n_coils;
-                    gram[at..at + n_coils].copy_from_slice(values);
-                }
-                Column::Target(t) => {
-                    let at = (row + c) * n_out + t * n_coils;
-                    rhs[at..at + n_coils].copy_from_slice(values);
-                }
+            for (t, p) in total.rhs.iter_mut().zip(&part.rhs) {
+                *t += p;
             }
         }
+        total
     }
-    (gram, rhs, positions.len() * len)
+
+    fn zero(&self) -> Normal {
+        Normal {
+            gram: vec![Complex64::ZERO; self.n_unknowns * self.n_unknowns],
+            rhs: vec![Complex64::ZERO; self.n_unknowns * self.n_outputs],
+            weight: 0.0,
+        }
+    }
+
+    /// The sum over some chunks of [`ROWS`] equations.
+    fn sum(&self, chunks: Range<usize>) -> Normal {
+        use triangular::BlockStructure::{Rectangular, TriangularLower};
+        let (n, n_out) = (self.n_unknowns, self.n_outputs);
+        let mut total = self.zero();
+        let mut a = vec![Complex32::ZERO; ROWS * n];
+        let mut b = vec![Complex32::ZERO; ROWS * n_out];
+        let mut gram = vec![Complex32::ZERO; n * n];
+        let mut rhs = vec![Complex32::ZERO; n * n_out];
+        for chunk in chunks {
+            let first = chunk * ROWS;
+            let rows = ROWS.min(self.n_rows() - first);
+            for (i, (a, b)) in a
+                .chunks_exact_mut(n)
+                .zip(b.chunks_exact_mut(n_out))
+                .take(rows)
+                .enumerate()
+            {
+                total.weight += self.row(first + i, a, b);
+            }
+            let a = MatRef::from_row_major_slice(&a[..rows * n], rows, n);
+            let b = MatRef::from_row_major_slice(&b[..rows * n_out], rows, n_out);
+            triangular::matmul(
+                MatMut::from_row_major_slice_mut(&mut gram, n, n),
+                TriangularLower,
+                Accum::Replace,
+                a.adjoint(),
+                Rectangular,
+                a,
+                Rectangular,
+                Complex32::ONE,
+                Par::Seq,
+            );
+            matmul(
+                MatMut::from_row_major_slice_mut(&mut rhs, n, n_out),
+                Accum::Replace,
+                a.adjoint(),
+                b,
+                Complex32::ONE,
+                Par::Seq,
+            );
+            let wide = |v: &Complex32| Complex64::new(f64::from(v.re), f64::from(v.im));
+            for (row, (t, g)) in total
+                .gram
+                .chunks_exact_mut(n)
+                .zip(gram.chunks_exact(n))
+                .enumerate()
+            {
+                for (t, g) in t[..=row].iter_mut().zip(g) {
+                    *t += wide(g);
+                }
+            }
+            for (t, r) in total.rhs.iter_mut().zip(&rhs) {
+                *t += wide(r);
+            }
+        }
+        total
+    }
 }
 
-/// The normal equations by their definition, for tests and the feature `check`; lower triangle of the matrix.
+/// The samples along the readout that calibrate: `wanted` around DC, or so many that a position of the window gives
+/// `per_position` equations; all of them for `wanted = 0`. Less at the ends of what was measured.
+fn central(acs: &Acs, window_ro: usize, wanted: usize, per_position: usize) -> Range<usize> {
+    if wanted == 0 {
+        return acs.ro_range.clone();
+    }
+    let wanted = wanted
+        .max(per_position + window_ro - 1)
+        .min(acs.ro_range.len());
+    let start = acs.dc[2]
+        .saturating_sub(wanted / 2)
+        .clamp(acs.ro_range.start, acs.ro_range.end - wanted);
+    start..start + wanted
+}
+
+/// The normal equations by their definition, for tests; lower triangle of the matrix.
 #[cfg(test)]
-pub(crate) fn reference(acs: &Acs, window: &Window) -> (Vec<Complex64>, Vec<Complex64>, usize) {
+fn reference(
+    acs: &Acs,
+    window: &Window,
+    range: Range<usize>,
+    weighting: Weighting,
+) -> (Normal, usize) {
     let n_coils = acs.shape.coil;
     let n = window.n_unknowns(n_coils);
     let n_out = window.targets.len() * n_coils;
-    let (mut gram, mut rhs) = (
-        vec![Complex64::ZERO; n * n],
-        vec![Complex64::ZERO; n * n_out],
-    );
+    let mut normal = Normal {
+        gram: vec![Complex64::ZERO; n * n],
+        rhs: vec![Complex64::ZERO; n * n_out],
+        weight: 0.0,
+    };
     let h = window.ro / 2;
     let wide = |v: Complex32| Complex64::new(f64::from(v.re), f64::from(v.im));
     let mut n_equations = 0;
@@ -398,7 +424,7 @@ pub(crate) fn reference(acs: &Acs, window: &Window) -> (Vec<Complex64>, Vec<Comp
                 )[x],
             )
         };
-        for x in acs.ro_range.start + h..acs.ro_range.end - h {
+        for x in range.start + h..range.end - h {
             n_equations += 1;
             let mut row = Vec::with_capacity(n);
             for s in &window.sources {
@@ -410,17 +436,23 @@ pub(crate) fn reference(acs: &Acs, window: &Window) -> (Vec<Complex64>, Vec<Comp
             for t in &window.targets {
                 out.extend((0..n_coils).map(|c| at(c, *t, x)));
             }
+            let energy = row.iter().map(Complex64::norm_sqr).sum::<f64>() / n as f64;
+            let weight = match weighting {
+                Weighting::Energy => 1.0 / energy,
+                Weighting::None => 1.0,
+            };
+            normal.weight += weight;
             for u in 0..n {
                 for v in 0..=u {
-                    gram[u * n + v] += row[u].conj() * row[v];
+                    normal.gram[u * n + v] += weight * row[u].conj() * row[v];
                 }
-                for v in 0..n_out {
-                    rhs[u * n_out + v] += row[u].conj() * out[v];
+                for (v, out) in out.iter().enumerate() {
+                    normal.rhs[u * n_out + v] += weight * row[u].conj() * out;
                 }
             }
         }
     }
-    (gram, rhs, n_equations)
+    (normal, n_equations)
 }
 
 #[cfg(test)]
@@ -443,6 +475,7 @@ mod tests {
             },
             ro_range: 0..ro,
             origin: "imaging lines",
+            variance: 1.0,
             samples: Rng::new(7).complex(shape.len()),
         }
     }
@@ -495,22 +528,41 @@ mod tests {
         ]
     }
 
+    /// Parameters with which all of the readout calibrates.
+    fn ways() -> Vec<GrappaParams> {
+        let way = |calibration_ro, weighting| GrappaParams {
+            calibration_ro,
+            weighting,
+            ..Default::default()
+        };
+        vec![
+            way(0, Weighting::None),
+            way(0, Weighting::Energy),
+            way(1000, Weighting::Energy),
+        ]
+    }
+
     #[test]
-    fn pair_products_give_the_normal_equations_of_the_definition() {
+    fn products_give_the_normal_equations_of_the_definition() {
         for (acs, window) in cases() {
-            let (gram, rhs, n) = normal_equations(&acs, &window);
-            let (gram_ref, rhs_ref, n_ref) = reference(&acs, &window);
-            assert_eq!(n, n_ref);
-            let size = window.n_unknowns(acs.shape.coil);
-            let scale = gram_ref[0].re;
-            for u in 0..size {
-                for v in 0..=u {
-                    let d = (gram[u * size + v] - gram_ref[u * size + v]).norm();
-                    assert!(d < 2e-6 * scale, "{window:?} {u} {v}: {d}");
+            for params in ways() {
+                let equations = Equations::new(&acs, &window, &params);
+                let normal = equations.normal();
+                let (expected, n) =
+                    reference(&acs, &window, acs.ro_range.clone(), params.weighting);
+                assert_eq!(equations.n_rows(), n);
+                assert!((normal.weight / expected.weight - 1.0).abs() < 1e-5);
+                let size = equations.n_unknowns;
+                let scale = expected.gram[0].re;
+                for u in 0..size {
+                    for v in 0..=u {
+                        let d = (normal.gram[u * size + v] - expected.gram[u * size + v]).norm();
+                        assert!(d < 2e-6 * scale, "{window:?} {u} {v}: {d}");
+                    }
                 }
-            }
-            for (a, b) in rhs.iter().zip(&rhs_ref) {
-                assert!((a - b).norm() < 2e-6 * scale, "{window:?}");
+                for (a, b) in normal.rhs.iter().zip(&expected.rhs) {
+                    assert!((a - b).norm() < 2e-6 * scale, "{window:?}");
+                }
             }
         }
     }
@@ -518,17 +570,59 @@ mod tests {
     #[test]
     fn the_comparison_above_sees_a_missing_conjugate() {
         let (acs, window) = cases().remove(0);
-        let (gram, _, _) = normal_equations(&acs, &window);
-        let (mut twin, _, _) = reference(&acs, &window);
-        twin.iter_mut().for_each(|v| *v = v.conj());
+        let normal = Equations::new(&acs, &window, &ways()[0]).normal();
+        let (mut twin, _) = reference(&acs, &window, acs.ro_range.clone(), Weighting::None);
+        twin.gram.iter_mut().for_each(|v| *v = v.conj());
         let n = window.n_unknowns(acs.shape.coil);
-        assert!((gram[n] - twin[n]).norm() > 1e-2 * gram[0].re);
+        assert!((normal.gram[n] - twin.gram[n]).norm() > 1e-2 * normal.gram[0].re);
+    }
+
+    #[test]
+    fn the_middle_of_the_readout_calibrates_and_grows_until_there_are_equations_enough() {
+        let mut acs = noise_acs(2, 1, 12, 100);
+        assert_eq!(central(&acs, 5, 24, 3), 38..62);
+        assert_eq!(central(&acs, 5, 24, 40), 28..72);
+        assert_eq!(central(&acs, 5, 24, 400), 0..100);
+        assert_eq!(central(&acs, 5, 0, 3), 0..100);
+        // An asymmetric echo: DC near the beginning of what was measured.
+        acs.ro_range = 45..100;
+        assert_eq!(central(&acs, 5, 24, 3), 45..69);
+    }
+
+    #[test]
+    fn the_automatic_ridge_brings_noise_and_signal_into_the_wanted_proportion() {
+        // Pure noise of variance 2 called a signal of 1.5 and a noise of 0.5: outside there is three times as much
+        // noise as signal, so that the diagonal must grow to a signal of 1.5 and a noise of 4.5.
+        let acs = noise_acs(2, 1, 12, 400);
+        let window = Window::new(cases()[0].1.lattice, &GrappaParams::default(), false);
+        let params = GrappaParams {
+            calibration_ro: 0,
+            weighting: Weighting::None,
+            ..Default::default()
+        };
+        let fit = |noise, energy| {
+            let ridge = Ridge::Wiener {
+                noise_acs: 0.5,
+                noise,
+                energy,
+            };
+            calibrate(&acs, &window, &params, ridge).unwrap().lambda
+        };
+        let lambda = fit(0.3, 0.1);
+        assert!((lambda - 2.0).abs() < 0.1, "{lambda}");
+        // Never nothing, and never more than what silences the prediction.
+        assert_eq!(fit(1e-9, 1.0), LEAST);
+        assert_eq!(fit(1.0, 0.0), MOST);
     }
 
     #[test]
     fn weights_are_the_same_on_any_number_of_threads() {
         let (acs, window) = cases().remove(1);
-        assert_same_on_any_threads(|| calibrate(&acs, &window, 1e-3).map(|w| w.values).ok());
+        let params = GrappaParams::default();
+        assert_same_on_any_threads(|| {
+            let weights = calibrate(&acs, &window, &params, Ridge::Relative(1e-3));
+            weights.map(|w| w.values).ok()
+        });
     }
 
     #[test]
@@ -550,7 +644,8 @@ mod tests {
             window_pe1: 2,
             ..Default::default()
         };
-        let w = calibrate(&acs, &Window::new(lattice, &params, false), 1e-6).unwrap();
+        let window = Window::new(lattice, &params, false);
+        let w = calibrate(&acs, &window, &params, Ridge::Relative(1e-6)).unwrap();
         // target = 1.5 base, second source = 2.25 base: minimum-norm solution of a + 2.25 b = 1.5.
         let total = w.values[0] + w.values[1] * 2.25;
         assert!((total - 1.5).norm() < 1e-3, "{:?}", w.values);
@@ -563,8 +658,14 @@ mod tests {
             r1: 4,
             ..Lattice::FULL
         };
-        let window = Window::new(lattice, &GrappaParams::default(), false);
-        let message = calibrate(&acs, &window, 1e-3).unwrap_err().to_string();
+        let params = GrappaParams {
+            window_pe1: 4,
+            ..Default::default()
+        };
+        let window = Window::new(lattice, &params, false);
+        let message = calibrate(&acs, &window, &params, Ridge::Relative(1e-3))
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("needs 13") && message.contains("found 8"),
             "{message}"
@@ -579,11 +680,11 @@ mod tests {
             r1: 2,
             ..Lattice::FULL
         };
-        let window = Window::new(lattice, &GrappaParams::default(), false);
-        assert!(matches!(
-            calibrate(&acs, &window, 0.0),
-            Err(ReconError::Singular { .. })
-        ));
-        assert!(calibrate(&acs, &window, 1e-6).is_ok());
+        let params = GrappaParams::default();
+        let window = Window::new(lattice, &params, false);
+        let fit = |ridge| calibrate(&acs, &window, &params, ridge);
+        let singular = fit(Ridge::Relative(0.0));
+        assert!(matches!(singular, Err(ReconError::Singular { .. })));
+        assert!(fit(Ridge::Relative(1e-6)).is_ok());
     }
 }

@@ -5,8 +5,12 @@
 //! calculated on the smallest grid that holds their spectra, and both meet in one pass over the columns, eight at a
 //! time, so that nothing of the size of all coil images is ever stored.
 //!
+//! Lines measured outside the pattern (calibration lines) take the place of their prediction: the difference of the two
+//! is combined while it is still k-space along y, where both it and the low-resolution images have few rows.
+//!
 //! # Numerics
-//! The same image as unmixing with the zero-filled coil images, up to rounding; coils are summed in order.
+//! The same image as filling k-space and combining, up to rounding, but for windows at the edges of k-space: they see
+//! the other edge instead of zeros. Coils are summed in order.
 
 use std::sync::Arc;
 
@@ -14,9 +18,9 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::calibrate::Weights;
-use super::unmix::{coarse_grid, smooth_length, unmixing};
-use crate::data::KSpace;
-use crate::num::complex::mul;
+use super::unmix::{coarse_grid, smooth_length, turn, unmixing};
+use crate::data::{KSpace, Line};
+use crate::num::complex::{Kernel, dispatch, mul};
 use crate::num::fft::{Direction, Fft, fft2};
 use crate::num::lanes::{LANES, LaneFft, Lanes, add_power, gather_columns, mul_add};
 use crate::recon::combine::low_res::{LowRes, reciprocal, unit};
@@ -64,6 +68,13 @@ impl Hybrid {
                 fft.run_rows_here(out);
             });
         Self { rows, nx, data }
+    }
+
+    /// Eight neighbours in one row of an item.
+    #[inline(always)]
+    fn lanes(&self, item: usize, row: usize, x: usize) -> Lanes {
+        let start = (item * self.rows + row) * self.nx;
+        Lanes::load(&self.data[start + x..start + self.nx])
     }
 
     /// Columns of one item from `x`, transformed along y into `out`, neither centred nor scaled: row `rows/2` is line
@@ -114,7 +125,9 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
     let power = Hybrid::new(&power, power_grid[0], power_grid[1], nx);
     let reference = reference_spectrum(low);
     let reference = Hybrid::new(&reference, low.support[1], low.support[2], nx);
-    let folded = folded_rows(kspace, &lattice);
+    let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
+    let folded = hybrid_rows(kspace, on_pattern);
+    let beside = Beside::new(kspace, weights, low, |l| !on_pattern(l));
 
     // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
     let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
@@ -136,6 +149,12 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
                 add_power(&mut gain, &u);
                 for (sum, u) in sum.chunks_exact_mut(m).zip(u.chunks_exact(m)) {
                     mul_add(sum, u, &a);
+                }
+            }
+            if let Some(beside) = &beside {
+                beside.combine(&folded, x, &long, &mut u);
+                for (sum, u) in sum.iter_mut().zip(&u) {
+                    *sum = sum.plus_product::<false, false>(*u, Lanes::splat(Complex32::ONE));
                 }
             }
             power.columns(0, x, &long, 0, &mut u);
@@ -170,11 +189,11 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
     Unfolded { voxels, power }
 }
 
-/// Measured lattice lines of every coil, transformed along x: `[coil, lattice line, x]`.
-fn folded_rows(kspace: &KSpace, lattice: &Lattice) -> Hybrid {
+/// Some measured lines of every coil, transformed along x: `[coil, line, x]`.
+fn hybrid_rows(kspace: &KSpace, wanted: impl Fn(&Line) -> bool) -> Hybrid {
     let nx = kspace.shape.ro;
     let lines: Vec<usize> = (0..kspace.lines.len())
-        .filter(|&i| lattice.contains(0, i64::from(kspace.lines[i].pe1)))
+        .filter(|&i| wanted(&kspace.lines[i]))
         .collect();
     let rows = lines.len();
     let mut data = vec![Complex32::ZERO; kspace.shape.coil * rows * nx];
@@ -189,6 +208,193 @@ fn folded_rows(kspace: &KSpace, lattice: &Lattice) -> Hybrid {
             fft.run_rows_here(out);
         });
     Hybrid { rows, nx, data }
+}
+
+/// Measured lines outside the pattern, to be combined in place of their predictions.
+struct Beside<'a> {
+    weights: &'a Weights,
+    /// `[coil, line, x]`.
+    measured: Hybrid,
+    /// Line, target of the window, and the pattern's rows that predict it, one per source.
+    lines: Vec<(usize, usize, Vec<usize>)>,
+    /// Conjugate low-resolution images, `[coil, row, x]`, DC in the middle row.
+    conjugate: Hybrid,
+}
+
+impl<'a> Beside<'a> {
+    /// `None` when no line lies outside the pattern.
+    fn new(
+        kspace: &KSpace,
+        weights: &'a Weights,
+        low: &LowRes,
+        wanted: impl Fn(&Line) -> bool,
+    ) -> Option<Self> {
+        let window = &weights.window;
+        let (r, o) = (window.lattice.r1 as i64, window.lattice.o1 as i64);
+        let m = (kspace.shape.pe1 / window.lattice.r1) as i64;
+        let lines: Vec<(usize, usize, Vec<usize>)> = kspace
+            .lines
+            .iter()
+            .filter(|l| wanted(l))
+            .filter_map(|l| {
+                let step = (i64::from(l.pe1) - o).rem_euclid(r);
+                let base = (i64::from(l.pe1) - o - step) / r;
+                let target = window.targets.iter().position(|t| t.1 == step)?;
+                let row = |s: &(i64, i64)| (base + s.1 / r).rem_euclid(m) as usize;
+                Some((
+                    l.pe1 as usize,
+                    target,
+                    window.sources.iter().map(row).collect(),
+                ))
+            })
+            .collect();
+        if lines.is_empty() {
+            return None;
+        }
+        // The spectrum of a conjugate image is the conjugate of the reversed spectrum.
+        let n: usize = low.support.iter().product();
+        let mut spectra = low.spectra.clone();
+        for spectrum in spectra.chunks_exact_mut(n) {
+            spectrum.reverse();
+            spectrum.iter_mut().for_each(|v| *v = v.conj());
+        }
+        Some(Self {
+            weights,
+            measured: hybrid_rows(kspace, wanted),
+            lines,
+            conjugate: Hybrid::new(&spectra, low.support[1], low.support[2], kspace.shape.ro),
+        })
+    }
+
+    /// Measured minus predicted lines, times the conjugate images, summed over coils: eight columns from `x`,
+    /// transformed along y into `out`, as [`Hybrid::columns`] does.
+    fn combine(&self, folded: &Hybrid, x: usize, along_y: &AlongY, out: &mut [Lanes]) {
+        let n_coils = self.weights.n_coils;
+        out.fill(Lanes::ZERO);
+        dispatch(Difference {
+            beside: self,
+            folded,
+            x,
+            predictors: self.predictors(x),
+            difference: (0..self.lines.len() * n_coils)
+                .map(|i| self.measured.lanes(i % n_coils, i / n_coils, x))
+                .collect(),
+            conjugate: (0..self.conjugate.rows * n_coils)
+                .map(|i| self.conjugate.lanes(i % n_coils, i / n_coils, x))
+                .collect(),
+            places: &along_y.places,
+            out,
+        });
+        along_y.fft.inverse(out);
+    }
+
+    /// Minus the weights, transformed along the readout: `[target, source, coil_in, coil_out]`.
+    fn predictors(&self, x: usize) -> Vec<Lanes> {
+        let (window, n_coils) = (&self.weights.window, self.weights.n_coils);
+        let n_out = self.weights.n_outputs();
+        let turns: Vec<Lanes> = (0..window.ro)
+            .map(|tap| {
+                let mut turns = Lanes::ZERO;
+                for lane in 0..LANES {
+                    let t = turn(
+                        tap as i64 - (window.ro / 2) as i64,
+                        x + lane,
+                        self.measured.nx,
+                    );
+                    turns.set(lane, Complex32::new(-t.re as f32, -t.im as f32));
+                }
+                turns
+            })
+            .collect();
+        let mut out = vec![Lanes::ZERO; n_out * window.sources.len() * n_coils];
+        dispatch(Predictors {
+            values: &self.weights.values,
+            turns: &turns,
+            n_coils,
+            n_out,
+            out: &mut out,
+        });
+        out
+    }
+}
+
+/// See [`Beside::predictors`].
+struct Predictors<'a> {
+    values: &'a [Complex32],
+    turns: &'a [Lanes],
+    n_coils: usize,
+    n_out: usize,
+    out: &'a mut [Lanes],
+}
+
+impl Kernel for Predictors<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let (n, w) = (self.n_coils, self.turns.len());
+        let n_sources = self.out.len() / (self.n_out * n);
+        for (i, out) in self.out.chunks_exact_mut(n).enumerate() {
+            let (target, source, coil) = (i / (n_sources * n), i / n % n_sources, i % n);
+            for (tap, turn) in self.turns.iter().enumerate() {
+                let row = ((source * w + tap) * n + coil) * self.n_out + target * n;
+                for (o, v) in out.iter_mut().zip(&self.values[row..row + n]) {
+                    *o = o.plus_product::<FMA, false>(Lanes::splat(*v), *turn);
+                }
+            }
+        }
+    }
+}
+
+/// See [`Beside::combine`].
+struct Difference<'a> {
+    beside: &'a Beside<'a>,
+    folded: &'a Hybrid,
+    x: usize,
+    predictors: Vec<Lanes>,
+    /// Measured lines, `[line, coil]`.
+    difference: Vec<Lanes>,
+    /// `[row, coil]`.
+    conjugate: Vec<Lanes>,
+    places: &'a [usize],
+    out: &'a mut [Lanes],
+}
+
+impl Kernel for Difference<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(mut self) {
+        let n = self.beside.weights.n_coils;
+        let n_sources = self.beside.weights.window.sources.len();
+        let ny = self.out.len() as i64;
+        let half = (self.beside.conjugate.rows / 2) as i64;
+        let lines = self
+            .beside
+            .lines
+            .iter()
+            .zip(self.difference.chunks_exact_mut(n));
+        for ((line, target, rows), difference) in lines {
+            for (source, row) in rows.iter().enumerate() {
+                for coil in 0..n {
+                    let from = self.folded.lanes(coil, *row, self.x);
+                    let at = ((target * n_sources + source) * n + coil) * n;
+                    for (d, w) in difference.iter_mut().zip(&self.predictors[at..at + n]) {
+                        *d = d.plus_product::<FMA, false>(*w, from);
+                    }
+                }
+            }
+            for (j, conjugate) in self.conjugate.chunks_exact(n).enumerate() {
+                let mut sum = Lanes::ZERO;
+                for (s, d) in conjugate.iter().zip(&*difference) {
+                    sum = sum.plus_product::<FMA, false>(*s, *d);
+                }
+                let at = (*line as i64 - ny / 2 + j as i64 - half).rem_euclid(ny) as usize;
+                let out = &mut self.out[self.places[at]];
+                *out = out.plus_product::<FMA, false>(sum, Lanes::splat(Complex32::ONE));
+            }
+        }
+    }
 }
 
 /// Spectrum of the squared root sum of squares of the low-resolution images, its grid `[y, x]`, and the factor that

@@ -11,4 +11,4 @@ mod params;
 pub(crate) mod unmix;
 pub(crate) mod window;
 
-pub use params::{Apply, GrappaParams};
+pub use params::{Apply, GrappaParams, Weighting};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recon::error::ReconError;
 use crate::recon::params::require;
+use crate::recon::tikhonov::Lambda;
 
 /// Where the weights are applied.
 #[derive(
@@ -11,13 +12,27 @@ use crate::recon::params::require;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Apply {
-    /// In k-space: the error is smaller (every measured line is used).
+    /// In the image where that is possible (2D, the pattern covers the grid a whole number of times, adaptive
+    /// combination), in k-space otherwise.
     #[default]
     Auto,
     /// Fill the missing lines; measured samples stay as they are, bit for bit.
     Kspace,
-    /// Unmix folded images; faster, the measured calibration lines outside the pattern are not used as data.
+    /// Unmix folded images: several times faster, and k-space is never filled.
     Image,
+}
+
+/// How much each calibration equation counts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// One over the energy of its sources: the few samples around DC do not rule.
+    #[default]
+    Energy,
+    /// All the same, as in the paper.
+    None,
 }
 
 /// GRAPPA.
@@ -31,8 +46,14 @@ pub struct GrappaParams {
     pub window_pe1: usize,
     /// Likewise along the second phase-encoding axis; used for 3D only.
     pub window_pe2: usize,
-    /// Tikhonov regularisation relative to the mean diagonal of the normal matrix, 0 to 1.
-    pub lambda: f64,
+    /// Samples along the readout, around DC, that calibrate: no fewer than the window's and no fewer than give one
+    /// equation per unknown; 0 takes all that were measured.
+    pub calibration_ro: usize,
+    /// How much each calibration equation counts: `energy` or `none`.
+    pub weighting: Weighting,
+    /// Tikhonov regularisation: `"auto"`, or a number relative to the mean diagonal of the normal matrix, 0 to 1.
+    /// `"auto"` puts noise and signal into the proportion that they have in the lines that are missing.
+    pub lambda: Lambda,
     /// `auto`, `kspace` or `image`.
     pub apply: Apply,
 }
@@ -41,9 +62,11 @@ impl Default for GrappaParams {
     fn default() -> Self {
         Self {
             window_ro: 5,
-            window_pe1: 4,
+            window_pe1: 2,
             window_pe2: 2,
-            lambda: 1e-3,
+            calibration_ro: 24,
+            weighting: Weighting::Energy,
+            lambda: Lambda::Auto,
             apply: Apply::Auto,
         }
     }
@@ -70,10 +93,13 @@ impl GrappaParams {
             "2 to 12",
         )?;
         require(
-            (0.0..=1.0).contains(&self.lambda),
+            match self.lambda {
+                Lambda::Auto => true,
+                Lambda::Fixed(lambda) => (0.0..=1.0).contains(&lambda),
+            },
             "grappa.lambda",
             self.lambda,
-            "0 to 1",
+            "\"auto\", or 0 to 1",
         )
     }
 }

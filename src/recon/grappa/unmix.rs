@@ -143,7 +143,7 @@ pub(crate) fn reach(weights: &Weights) -> [usize; 3] {
 }
 
 /// `exp(-2 pi i step (r - n/2) / n)`: a source `step` lines away, seen from voxel `r`.
-fn turn(step: i64, r: usize, n: usize) -> Complex64 {
+pub(super) fn turn(step: i64, r: usize, n: usize) -> Complex64 {
     let at = r as i64 - (n / 2) as i64;
     let turns = (step * at).rem_euclid(n as i64) as f64 / n as f64;
     Complex64::cis(-std::f64::consts::TAU * turns)

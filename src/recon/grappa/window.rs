@@ -131,7 +131,11 @@ mod tests {
             r1: 4,
             ..Lattice::FULL
         };
-        let w = Window::new(lattice, &GrappaParams::default(), false);
+        let params = GrappaParams {
+            window_pe1: 4,
+            ..Default::default()
+        };
+        let w = Window::new(lattice, &params, false);
         assert_eq!(w.sources, [(0, -4), (0, 0), (0, 4), (0, 8)]);
         assert_eq!(w.targets, [(0, 1), (0, 2), (0, 3)]);
         assert_eq!(w.span(), [1, 13]);

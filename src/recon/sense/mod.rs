@@ -14,6 +14,7 @@
 use num_complex::Complex32;
 
 use super::sampling::{self, Lattice};
+pub use super::tikhonov::Lambda;
 use crate::data::{Csm, Fault, FaultKind, KSpace, Line, Shape};
 use crate::device::Recipe;
 
@@ -49,72 +50,6 @@ pub enum SenseSolver {
     Unfold,
     /// Conjugate gradients, whatever the mask.
     Cg,
-}
-
-/// A Tikhonov weight: `"auto"`, or a number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
-#[serde(untagged)]
-#[schemars(transform = number_or_auto)]
-pub enum Lambda {
-    /// Found from each frame: noise over the energy that unfolding has to find.
-    #[default]
-    #[serde(serialize_with = "write_auto")]
-    Auto,
-    /// As given.
-    Fixed(f32),
-}
-
-fn write_auto<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str("auto")
-}
-
-fn number_or_auto(schema: &mut schemars::Schema) {
-    schema.remove("anyOf");
-    schema.insert("type".into(), "\"auto\" or a number".into());
-}
-
-impl From<f32> for Lambda {
-    fn from(value: f32) -> Self {
-        Self::Fixed(value)
-    }
-}
-
-impl std::fmt::Display for Lambda {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Fixed(value) => write!(f, "{value:e}"),
-        }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Lambda {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Words;
-        impl serde::de::Visitor<'_> for Words {
-            type Value = Lambda;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("\"auto\" or a number, 0 or more")
-            }
-            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Lambda, E> {
-                if v == "auto" {
-                    Ok(Lambda::Auto)
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(v), &self))
-                }
-            }
-            fn visit_f64<E>(self, v: f64) -> Result<Lambda, E> {
-                Ok(Lambda::Fixed(v as f32))
-            }
-            fn visit_i64<E>(self, v: i64) -> Result<Lambda, E> {
-                Ok(Lambda::Fixed(v as f32))
-            }
-            fn visit_u64<E>(self, v: u64) -> Result<Lambda, E> {
-                Ok(Lambda::Fixed(v as f32))
-            }
-        }
-        from.deserialize_any(Words)
-    }
 }
 
 /// Parameters of SENSE.
