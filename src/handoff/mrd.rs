@@ -178,14 +178,10 @@ impl MrdSeries {
 }
 
 fn writing(out: &Path, error: ismrmrd::Error) -> HandoffError {
-    let source = match error {
-        ismrmrd::Error::Io { source, .. } => source,
-        ismrmrd::Error::Hdf5 { what, message } => {
-            std::io::Error::other(format!("HDF5: {what}: {message}"))
-        }
-        other => return HandoffError::Ismrmrd(other),
-    };
-    HandoffError::io("writing", out, source)
+    match error {
+        ismrmrd::Error::Io { source, .. } => HandoffError::io("writing", out, source),
+        other => HandoffError::Ismrmrd(other),
+    }
 }
 
 fn series_window(

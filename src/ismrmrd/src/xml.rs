@@ -364,7 +364,7 @@ impl<'a> Element<'a> {
             .map(|(key, _)| key.as_str())
             .collect();
         for (key, value) in self.scope.iter().rev() {
-            let Some(prefix) = key.strip_prefix("xmlns:") else {
+            let Some(prefix) = key.strip_prefix("xmlns:").filter(|p| !p.is_empty()) else {
                 continue;
             };
             if !done.contains(&key.as_str()) && raw.contains(&format!("{prefix}:")) {
@@ -372,10 +372,10 @@ impl<'a> Element<'a> {
                 declarations.push_str(&format!(" {key}=\"{}\"", escape(value)));
             }
         }
-        let name_end = raw
-            .find(|c: char| c.is_ascii_whitespace() || c == '>' || c == '/')
-            .unwrap_or(raw.len());
-        let (head, tail) = raw.split_at(name_end);
+        // A name ends where the parser lets it end: in `<a/b>` it is `a/b`.
+        let name = raw.split([' ', '\t', '\r', '\n', '>']).next();
+        let name = name.unwrap_or_default();
+        let (head, tail) = raw.split_at(name.strip_suffix('/').unwrap_or(name).len());
         format!("{head}{declarations}{tail}")
     }
 }
@@ -440,6 +440,11 @@ mod tests {
         let root = Element::root(&node, text);
         assert!(root.child("known").unwrap().is_some());
         assert_eq!(root.left_over(), [r#"<q:new xmlns:q="urn:q" x="1"/>"#]);
+        // What no writer should write, but the parser takes: a slash in a name, a prefix without letters.
+        let text = r#"<a xmlns:="urn:p" xmlns:q="urn:q"><b/q:c/></a>"#;
+        let node = parse(text, "test").unwrap();
+        let left = Element::root(&node, text).left_over();
+        assert_eq!(left, [r#"<b/q:c xmlns:q="urn:q"/>"#]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ peer.py images FILE GROUP NAME OUT all images of a series: header, attributes, v
 peer.py arrays FILE GROUP NAME OUT all arrays of a series
 peer.py waveforms FILE GROUP OUT   all waveforms
 peer.py compress FILE GROUP OUT    a copy of the file with every data set compressed
+peer.py append FILE GROUP OUT      its acquisitions once more behind themselves, then `dump`
 peer.py header FILE OUT            parses an XML header and writes it again
 """
 
@@ -60,6 +61,14 @@ def main(mode, file, *rest):
 
             old.visititems(copy)
         return
+    if mode == "append":
+        ds = ismrmrd.Dataset(file, group)
+        for i in range(ds.number_of_acquisitions()):
+            ds.append_acquisition(ds.read_acquisition(i))
+        for i in range(40):
+            ds.append_array(f"array {i}", np.arange(6.0))
+        ds.close()
+        mode = "dump"
     ds = ismrmrd.Dataset(file, group, mode="r")
     with open(rest[-1], "wb") as out:
         if mode == "dump":

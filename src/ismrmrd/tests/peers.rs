@@ -109,6 +109,11 @@ fn python_reads_our_acquisitions() {
     run(&python, &["dump", text(&file), "scan 1", text(&dump)]);
     assert!(std::fs::read(&dump).unwrap() == written);
     assert!(all_bytes(&file, "scan 1") == written);
+    // The library goes on in a file of our making: chunks behind the last one, more names than a table has room for.
+    run(&python, &["append", text(&file), "scan 1", text(&dump)]);
+    let twice = [written.clone(), written].concat();
+    assert!(std::fs::read(&dump).unwrap() == twice);
+    assert!(all_bytes(&file, "scan 1") == twice);
 }
 
 #[test]

@@ -105,6 +105,32 @@ impl<'a> Heap<'a> {
         Ok(start..start + needed)
     }
 
+    /// Walks over everything in the file that looks like a collection.
+    ///
+    /// The library walks on for ever where the size of an object is such that the next begins where it does.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming `place` and the address.
+    pub(super) fn check_all(&mut self, place: &dyn Fn() -> String) -> Result<(), Error> {
+        let mut at = 0;
+        while let Some(g) = self
+            .file
+            .get(at..)
+            .and_then(|b| b.iter().position(|&c| c == b'G'))
+        {
+            at += g;
+            if self
+                .file
+                .get(at..)
+                .is_some_and(|b| b.starts_with(b"GCOL\x01\0\0\0"))
+            {
+                self.walk(at as u64, place)?;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
     fn object(
         &mut self,
         address: u64,
@@ -176,12 +202,17 @@ impl<'a> Heap<'a> {
                 .ok_or_else(|| outside("overlapping collections"))?;
             let [i0, i1, ..] = *head;
             let index = u16::from_le_bytes([i0, i1]);
-            if index == 0 {
-                break;
-            }
             let len = u64_at(head, 8)
                 .and_then(|s| usize::try_from(s).ok())
                 .unwrap_or(usize::MAX);
+            if index == 0 && len == 0 {
+                return Err(outside("free space of no bytes"));
+            }
+            if index == 0 {
+                // The length counts the head in.
+                at = at.saturating_add(len);
+                continue;
+            }
             let data = at + 16;
             let next = len
                 .checked_next_multiple_of(8)
@@ -271,6 +302,20 @@ mod tests {
                 .bytes(pointer(1, 0, 1), 4, &place)
                 .is_err()
         );
+    }
+
+    /// The library walks over these without end.
+    #[test]
+    fn sizes_that_lead_nowhere_are_found_anywhere() {
+        let good = collection(&[(1, b"abcd"), (2, b"GCOL")]);
+        let mut file = [vec![0xaa; 3], good.clone(), good].concat();
+        assert!(Heap::new(&file).check_all(&place).is_ok());
+        // An object at the end, of index 0 and no size; or so long that its end comes out at its beginning.
+        let at = file.len() - 24;
+        file[at..].fill(0);
+        assert!(Heap::new(&file).check_all(&place).is_err());
+        file[at..].copy_from_slice(&[[1, 0, 0, 0, 0, 0, 0, 0], [0xf0; 8], [0xff; 8]].concat());
+        assert!(Heap::new(&file).check_all(&place).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod images;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hdf5::types::{FixedAscii, H5Type, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, Hyperslab, Selection, SliceOrIndex};
@@ -37,6 +38,8 @@ pub struct File {
     map: Option<Mmap>,
     userblock: u64,
     file_len: u64,
+    /// The heaps have been found fit for the library.
+    are_heaps_checked: OnceLock<()>,
 }
 
 impl File {
@@ -96,6 +99,7 @@ impl File {
             map,
             userblock,
             file_len: meta.len(),
+            are_heaps_checked: OnceLock::new(),
         })
     }
 
@@ -125,6 +129,15 @@ impl File {
 
     fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Before the library follows a pointer into a heap; see [`Heap::check_all`].
+    fn check_heaps(&self, place: &str) -> Result<(), Error> {
+        if self.are_heaps_checked.get().is_none() {
+            Heap::new(self.bytes()).check_all(&|| place.to_owned())?;
+            self.are_heaps_checked.get_or_init(|| ());
+        }
+        Ok(())
     }
 
     fn table(&self, ds: &Dataset) -> Result<Result<Table, String>, Error> {
@@ -235,6 +248,7 @@ impl File {
             let range = Heap::new(bytes).bytes(pointer, 1, &|| place.to_owned())?;
             return Ok(bytes.get(range).unwrap_or_default().to_vec());
         }
+        self.check_heaps(place)?;
         let text = match (dtype_of(ds), ds.ndim()) {
             (Some(TypeDescriptor::VarLenAscii), 0) => ds
                 .read_scalar::<VarLenAscii>()

@@ -120,6 +120,56 @@ fn what_is_written_is_read_by_both_paths() {
     assert_eq!(groups[0].acquisitions, Some(150));
 }
 
+/// 66,000 acquisitions are 4,125 chunks: a B-tree of three levels.
+#[test]
+fn a_long_scan_reads_by_both_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scan.h5");
+    let written: Vec<Acquisition> = (0..66_000)
+        .map(|i| acquisition(i, 1, 1, u16::from(i % 7 == 0)))
+        .collect();
+    let mut w = Writer::create(&path, "dataset").unwrap();
+    for a in &written {
+        w.acquisition(a).unwrap();
+    }
+    w.finish().unwrap();
+    let file = File::open(&path, Limits::default()).unwrap();
+    assert_eq!(file.reader_kind("dataset").unwrap(), ReaderKind::Direct);
+    assert!(read_all(&path, "dataset", false).unwrap() == written);
+    assert!(read_all(&path, "dataset", true).unwrap() == written);
+}
+
+/// More names than one node of the library's own making holds.
+#[test]
+fn a_group_takes_many_names_and_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("arrays.h5");
+    let array = |i: usize| NdArray {
+        shape: vec![2, 3],
+        values: Pixels::F32((0..6).map(|k| value(k + i)).collect()),
+    };
+    let mut w = Writer::create(&path, "dataset").unwrap();
+    w.header_xml("<ismrmrdHeader/>").unwrap();
+    for i in 0..500 {
+        w.array(&format!("array {i}"), &array(i)).unwrap();
+    }
+    for refused in ["xml", "array 3/below", "with\0nul", "./here", ""] {
+        let error = w.array(refused, &array(0)).unwrap_err().to_string();
+        assert!(error.contains("needed "), "{refused:?}: {error}");
+    }
+    let error = w.header_xml("<ismrmrdHeader/>").unwrap_err().to_string();
+    assert!(error.contains("the name in use"), "{error}");
+    let error = w.header_xml("a\0b").unwrap_err().to_string();
+    assert!(error.contains("a NUL inside the text"), "{error}");
+    w.finish().unwrap();
+    let file = File::open(&path, Limits::default()).unwrap();
+    assert_eq!(file.groups().unwrap()[0].arrays.len(), 500);
+    for i in [0, 7, 63, 64, 499] {
+        let read = file.arrays("dataset", &format!("array {i}")).unwrap();
+        assert_eq!(read, [array(i)]);
+    }
+}
+
 #[test]
 fn visiting_can_stop_early() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,58 +2,47 @@
 
 use std::path::{Path, PathBuf};
 
-use hdf5::types::{H5Type, VarLenArray, VarLenAscii, VarLenUnicode};
-use hdf5::{Dataset, Group, Hyperslab, Selection, SliceOrIndex};
-use ndarray::{ArrayView, IxDyn};
 use tempfile::TempPath;
 
-use super::layout::{Cx, RawAcquisition, RawImageHeader, RawWaveform};
-use super::write_error;
-use crate::acquisition::{Acquisition, AcquisitionRef};
+use super::output::{Group, Output, POINTER_BYTES, Set, Type};
+use crate::acquisition::{ACQUISITION_HEADER_BYTES, Acquisition, AcquisitionRef};
 use crate::header::Header;
-use crate::image::{Image, NdArray, Pixels};
-use crate::waveform::Waveform;
-use crate::{Complex32, Complex64, Error, Limits};
+use crate::image::{IMAGE_HEADER_BYTES, Image, NdArray, Pixels};
+use crate::packed::{
+    ACQUISITION_FIELDS, COUNTER_FIELDS, COUNTERS_BYTES, COUNTERS_OFFSET, IMAGE_FIELDS,
+    WAVEFORM_FIELDS,
+};
+use crate::waveform::{WAVEFORM_HEADER_BYTES, Waveform};
+use crate::{Error, Limits};
 
-/// Acquisitions that are handed to the library at once: it takes 1.6 s for 20,000 of 80 KB that way,
-/// 9.7 s one by one and 2.8 s in batches of 320.
-const BATCH: usize = 64;
 /// Elements of one chunk of the acquisition and waveform data sets (372 bytes each).
 const CHUNK: usize = 16;
 
 /// Writes an ISMRMRD file that ismrmrd-python and libismrmrd read.
 ///
 /// Nothing appears at the target before [`Writer::finish`]; dropped earlier, the writer leaves nothing.
+#[derive(Debug)]
 pub struct Writer {
     target: PathBuf,
     temporary: TempPath,
-    file: Option<hdf5::File>,
+    out: Output,
     group_name: String,
-    group: Group,
-    acquisitions: Option<Dataset>,
-    waiting: Vec<RawAcquisition>,
-    written: usize,
-    waveforms: Option<Dataset>,
+    root: Group,
+    sets: Vec<Set>,
+    acquisitions: Option<usize>,
+    waveforms: Option<usize>,
     series: Vec<Series>,
-    arrays: Vec<(String, Dataset, Vec<usize>, u16)>,
+    arrays: Vec<(String, usize, Vec<usize>, u16)>,
 }
 
+#[derive(Debug)]
 struct Series {
     name: String,
-    headers: Dataset,
-    attributes: Dataset,
-    data: Dataset,
+    headers: usize,
+    attributes: usize,
+    data: usize,
     shape: [usize; 4],
     data_type: u16,
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
-            .field("target", &self.target)
-            .field("group", &self.group_name)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Writer {
@@ -93,20 +82,24 @@ impl Writer {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let temporary = builder.tempfile_in(folder).map_err(io)?.into_temp_path();
-        hdf5::silence_errors(true);
-        let place = || path.display().to_string();
-        let file = hdf5::File::create(&temporary).map_err(write_error(path, place()))?;
-        let group = nested(&file, &group_name).map_err(write_error(path, place()))?;
+        let (file, temporary) = builder.tempfile_in(folder).map_err(io)?.into_parts();
+        let mut root = Group::default();
+        let mut at = &mut root;
+        for step in group_name.split('/').filter(|s| !s.is_empty()) {
+            // A tree without data sets takes any group.
+            let Some(below) = at.subgroup(step) else {
+                break;
+            };
+            at = below;
+        }
         Ok(Writer {
             target: path.to_path_buf(),
             temporary,
-            file: Some(file),
+            out: Output::new(file).map_err(io)?,
             group_name,
-            group,
+            root,
+            sets: Vec::new(),
             acquisitions: None,
-            waiting: Vec::new(),
-            written: 0,
             waveforms: None,
             series: Vec::new(),
             arrays: Vec::new(),
@@ -117,14 +110,74 @@ impl Writer {
         format!("{}: {}/{member}", self.target.display(), self.group_name)
     }
 
-    fn failed(&self, member: &str) -> impl FnOnce(hdf5::Error) -> Error + use<> {
-        write_error(&self.target, self.place(member))
+    /// A data set in the group, empty; `entry` is the shape of what it holds many of.
+    fn set(&mut self, name: &str, of: Type, entry: &[usize], chunk: usize) -> Result<usize, Error> {
+        let malformed = |found: String, needed: &str| Error::Malformed {
+            place: self.place(name),
+            found,
+            needed: needed.to_owned(),
+        };
+        let steps: Vec<&str> = self.group_name.split('/').chain(name.split('/')).collect();
+        let path: Vec<&str> = steps.iter().copied().filter(|s| !s.is_empty()).collect();
+        if name.contains('\0') || path.contains(&".") {
+            let needed = "a name that HDF5 can carry: without NUL and \".\"";
+            return Err(malformed(format!("the name {name:?}"), needed));
+        }
+        let set = Set::new(of, entry, chunk).ok_or_else(|| {
+            let found = format!("an entry of shape {entry:?}");
+            malformed(found, "less than 4 GiB, what a chunk of HDF5 holds")
+        })?;
+        let id = self.sets.len();
+        if !self.root.insert(&path.join("/"), id) {
+            return Err(Error::Malformed {
+                place: self.place(name),
+                found: "the name in use".to_owned(),
+                needed: "another name".to_owned(),
+            });
+        }
+        self.sets.push(set);
+        Ok(id)
+    }
+
+    /// Adds an entry: what `encode` makes, which may put members of variable length into the heap.
+    fn append(
+        &mut self,
+        set: usize,
+        encode: impl FnOnce(&mut Output) -> std::io::Result<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let Some(set) = self.sets.get_mut(set) else {
+            return Ok(());
+        };
+        let entry = encode(&mut self.out);
+        let done = entry.and_then(|entry| self.out.append(set, &entry));
+        done.map_err(|source| Error::Io {
+            what: "write",
+            path: self.target.clone(),
+            source,
+        })
+    }
+
+    fn append_text(&mut self, set: usize, text: &str) -> Result<(), Error> {
+        self.append(set, |out| {
+            Ok(out.variable(text.as_bytes(), 1, text.len())?.to_vec())
+        })
+    }
+
+    fn check_text(&self, text: &str, member: &str) -> Result<(), Error> {
+        if !text.contains('\0') {
+            return Ok(());
+        }
+        Err(Error::Malformed {
+            place: self.place(member),
+            found: "a NUL inside the text".into(),
+            needed: "text without NULs".into(),
+        })
     }
 
     /// Writes the XML header.
     ///
     /// # Errors
-    /// [`Error::Hdf5`], also for a second header.
+    /// [`Error::Malformed`] for a second header; [`Error::Io`].
     pub fn header(&mut self, header: &Header) -> Result<(), Error> {
         self.header_xml(&header.to_xml())
     }
@@ -132,58 +185,12 @@ impl Writer {
     /// Writes the XML header from text, as it is.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for text with a NUL; [`Error::Hdf5`], also for a second header.
+    /// [`Error::Malformed`] for text with a NUL and for a second header; [`Error::Io`].
     pub fn header_xml(&mut self, xml: &str) -> Result<(), Error> {
-        // libismrmrd makes a variable-length string without a character set, which is ASCII; its bytes are
-        // UTF-8 all the same.
-        let text = VarLenAscii::from_ascii(xml).ok();
-        let ds = match text {
-            Some(text) => self
-                .dataset::<VarLenAscii>("xml", &[1], None, false)?
-                .write_raw(&[text]),
-            None => {
-                let text = self.unicode(xml, "xml")?;
-                self.dataset::<VarLenUnicode>("xml", &[1], None, false)?
-                    .write_raw(&[text])
-            }
-        };
-        ds.map_err(self.failed("xml"))
-    }
-
-    fn unicode(&self, text: &str, member: &str) -> Result<VarLenUnicode, Error> {
-        text.parse().map_err(|_| Error::Malformed {
-            place: self.place(member),
-            found: "a NUL inside the text".into(),
-            needed: "text without NULs".into(),
-        })
-    }
-
-    /// A data set in the group: `shape`, growing along the first axis when `chunk` is given.
-    fn dataset<T: H5Type>(
-        &self,
-        name: &str,
-        shape: &[usize],
-        chunk: Option<&[usize]>,
-        packed: bool,
-    ) -> Result<Dataset, Error> {
-        let builder = self.group.new_dataset_builder().packed(packed).empty::<T>();
-        let made = match chunk {
-            Some(chunk) => {
-                let mut extents =
-                    vec![hdf5::Extent::resizable(shape.first().copied().unwrap_or(0))];
-                extents.extend(shape.iter().skip(1).map(|&n| hdf5::Extent::fixed(n)));
-                builder
-                    .shape(hdf5::SimpleExtents::from_vec(extents))
-                    .chunk(chunk.to_vec())
-                    .create(name)
-            }
-            None => builder
-                .shape(hdf5::SimpleExtents::from_vec(
-                    shape.iter().map(|&n| n.into()).collect(),
-                ))
-                .create(name),
-        };
-        made.map_err(self.failed(name))
+        self.check_text(xml, "xml")?;
+        // libismrmrd makes a variable-length string without a character set, which is ASCII.
+        let set = self.set("xml", Type::text(!xml.is_ascii()), &[], 1)?;
+        self.append_text(set, xml)
     }
 
     /// Adds an acquisition.
@@ -194,45 +201,25 @@ impl Writer {
         self.acquisition_ref(&acquisition.as_ref())
     }
 
-    /// Adds an acquisition; it is written when 64 have come together.
+    /// Adds an acquisition.
     ///
     /// # Errors
     /// [`Error::Malformed`] when lengths contradict the header; [`Error::Io`] when the system refused, for example
-    /// because the disk is full; [`Error::Hdf5`] for what else the library refuses.
+    /// because the disk is full.
     pub fn acquisition_ref(&mut self, a: &AcquisitionRef<'_>) -> Result<(), Error> {
-        let place = || {
-            format!(
-                "{}[{}]",
-                self.place("data"),
-                self.written + self.waiting.len()
-            )
-        };
+        let n = self.acquisitions.and_then(|set| self.sets.get(set));
+        let place = || format!("{}[{}]", self.place("data"), n.map_or(0, |set| set.len));
         super::read::check_acquisition(a.head, a.traj.len(), 2 * a.data.len(), &UNLIMITED, &place)?;
-        self.waiting.push(RawAcquisition {
-            head: a.head.encode(),
-            traj: VarLenArray::from_slice(a.traj),
-            data: VarLenArray::from_slice(bytemuck::cast_slice(a.data)),
-        });
-        if self.waiting.len() >= BATCH {
-            self.flush_acquisitions()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn flush_acquisitions(&mut self) -> Result<(), Error> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let ds = match &self.acquisitions {
-            Some(ds) => ds.clone(),
-            None => self.dataset::<RawAcquisition>("data", &[0], Some(&[CHUNK]), true)?,
+        let set = match self.acquisitions {
+            Some(set) => set,
+            None => self.set("data", acquisition_type(), &[], CHUNK)?,
         };
-        self.acquisitions = Some(ds.clone());
-        append(&ds, self.written, &[], &self.waiting).map_err(self.failed("data"))?;
-        self.written += self.waiting.len();
-        self.waiting.clear();
-        Ok(())
+        self.acquisitions = Some(set);
+        self.append(set, |out| {
+            let traj = out.variable(a.traj, 4, a.traj.len())?;
+            let data = out.variable(a.data, 4, 2 * a.data.len())?;
+            Ok([a.head.encode().as_slice(), &traj, &data].concat())
+        })
     }
 
     /// Adds a waveform.
@@ -249,17 +236,15 @@ impl Writer {
                 needed: format!("{needed} for {channels} channels of {samples} samples"),
             });
         }
-        let ds = match &self.waveforms {
-            Some(ds) => ds.clone(),
-            // With the padding of the C structure, as libismrmrd has it.
-            None => self.dataset::<RawWaveform>("waveforms", &[0], Some(&[CHUNK]), false)?,
+        let set = match self.waveforms {
+            Some(set) => set,
+            None => self.set("waveforms", waveform_type(), &[], CHUNK)?,
         };
-        self.waveforms = Some(ds.clone());
-        let raw = RawWaveform {
-            head: waveform.head.encode(),
-            data: VarLenArray::from_slice(&waveform.data),
-        };
-        append(&ds, ds.size(), &[], &[raw]).map_err(self.failed("waveforms"))
+        self.waveforms = Some(set);
+        self.append(set, |out| {
+            let data = out.variable(&waveform.data, 4, needed)?;
+            Ok([waveform.head.encode().as_slice(), &data].concat())
+        })
     }
 
     /// Adds an image to a series; all images of a series have one size and type.
@@ -267,7 +252,7 @@ impl Writer {
     /// `data_type` and `attribute_string_len` of its header are set from what it carries.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when the header contradicts the voxels or the series; [`Error::Hdf5`].
+    /// [`Error::Malformed`] when the header contradicts the voxels or the series, or an image has 4 GiB; [`Error::Io`].
     pub fn image(&mut self, name: &str, image: &Image) -> Result<(), Error> {
         let head = image.header_for_writing();
         let [x, y, z] = head.matrix_size.map(usize::from);
@@ -280,7 +265,7 @@ impl Writer {
                 needed: format!("[channel, z, y, x] = {shape:?}, as the header says"),
             });
         }
-        let attributes = self.unicode(&image.attributes, name)?;
+        self.check_text(&image.attributes, name)?;
         let at = match self.series.iter().position(|s| s.name == name) {
             Some(at) => at,
             None => {
@@ -302,58 +287,41 @@ impl Writer {
                 ),
             });
         }
-        let n = series.headers.size();
-        let written = append(&series.headers, n, &[], &[RawImageHeader(head.encode())])
-            .and_then(|()| append(&series.attributes, n, &[], &[attributes]))
-            .and_then(|()| append_pixels(&series.data, n, &shape, &image.pixels));
-        written.map_err(self.failed(name))
+        let (headers, attributes, data) = (series.headers, series.attributes, series.data);
+        self.append(headers, |_| Ok(head.encode().to_vec()))?;
+        self.append_text(attributes, &image.attributes)?;
+        self.append_pixels(data, &image.pixels)
     }
 
-    fn new_series(&self, name: &str, shape: [usize; 4], pixels: &Pixels) -> Result<Series, Error> {
-        nested(&self.group, name).map_err(self.failed(name))?;
-        let member = |part: &str| format!("{name}/{part}");
+    fn new_series(
+        &mut self,
+        name: &str,
+        shape: [usize; 4],
+        pixels: &Pixels,
+    ) -> Result<Series, Error> {
+        let header = Type::compound(&Type::members(IMAGE_FIELDS), IMAGE_HEADER_BYTES);
         Ok(Series {
             name: name.to_owned(),
-            headers: self.dataset::<RawImageHeader>(&member("header"), &[0], Some(&[1]), true)?,
-            attributes: self.dataset::<VarLenUnicode>(
-                &member("attributes"),
-                &[0],
-                Some(&[1]),
-                false,
-            )?,
-            data: self.create_pixels(&member("data"), &shape, pixels)?,
+            headers: self.set(&format!("{name}/header"), header, &[], 1)?,
+            attributes: self.set(&format!("{name}/attributes"), Type::text(true), &[], 1)?,
+            data: self.set(&format!("{name}/data"), pixel_type(pixels), &shape, 1)?,
             shape,
             data_type: pixels.data_type(),
         })
     }
 
-    fn create_pixels(
-        &self,
-        name: &str,
-        shape: &[usize],
-        pixels: &Pixels,
-    ) -> Result<Dataset, Error> {
-        let all: Vec<usize> = std::iter::once(0).chain(shape.iter().copied()).collect();
-        let chunk: Vec<usize> = std::iter::once(1)
-            .chain(shape.iter().map(|&n| n.max(1)))
-            .collect();
-        let chunk = Some(chunk.as_slice());
-        match pixels {
-            Pixels::U16(_) => self.dataset::<u16>(name, &all, chunk, false),
-            Pixels::I16(_) => self.dataset::<i16>(name, &all, chunk, false),
-            Pixels::U32(_) => self.dataset::<u32>(name, &all, chunk, false),
-            Pixels::I32(_) => self.dataset::<i32>(name, &all, chunk, false),
-            Pixels::F32(_) => self.dataset::<f32>(name, &all, chunk, false),
-            Pixels::F64(_) => self.dataset::<f64>(name, &all, chunk, false),
-            Pixels::C32(_) => self.dataset::<Cx<f32>>(name, &all, chunk, false),
-            Pixels::C64(_) => self.dataset::<Cx<f64>>(name, &all, chunk, false),
-        }
+    fn append_pixels(&mut self, set: usize, pixels: &Pixels) -> Result<(), Error> {
+        self.append(set, |_| {
+            let mut bytes = Vec::new();
+            crate::wire::put_pixels(pixels, &mut bytes);
+            Ok(bytes)
+        })
     }
 
     /// Adds an array to a series; all arrays of a series have one size and type.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when the shape contradicts the values or the series; [`Error::Hdf5`].
+    /// [`Error::Malformed`] when the shape contradicts the values or the series, or an array has 4 GiB; [`Error::Io`].
     pub fn array(&mut self, name: &str, array: &NdArray) -> Result<(), Error> {
         let declared = array
             .shape
@@ -368,7 +336,7 @@ impl Writer {
             });
         }
         let known = self.arrays.iter().find(|(n, ..)| n == name);
-        let ds = match known {
+        let set = match known {
             Some((_, _, shape, kind)) if *shape != array.shape || *kind != data_type => {
                 return Err(Error::Malformed {
                     place: self.place(name),
@@ -376,44 +344,30 @@ impl Writer {
                     needed: format!("{shape:?}, type {kind}, as the series; use another name"),
                 });
             }
-            Some((_, ds, ..)) => ds.clone(),
+            Some((_, set, ..)) => *set,
             None => {
-                let ds = self.create_pixels(name, &array.shape, &array.values)?;
+                let set = self.set(name, pixel_type(&array.values), &array.shape, 1)?;
                 self.arrays
-                    .push((name.to_owned(), ds.clone(), array.shape.clone(), data_type));
-                ds
+                    .push((name.to_owned(), set, array.shape.clone(), data_type));
+                set
             }
         };
-        let n = ds.shape().first().copied().unwrap_or(0);
-        append_pixels(&ds, n, &array.shape, &array.values).map_err(self.failed(name))
+        self.append_pixels(set, &array.values)
     }
 
     /// Completes the file and puts it at its target, over a file that stood there.
     ///
     /// # Errors
-    /// [`Error::Hdf5`] and [`Error::Io`]: nothing is left at the target but what stood there before.
+    /// [`Error::Io`]: nothing is left at the target but what stood there before.
     pub fn finish(mut self) -> Result<(), Error> {
-        self.flush_acquisitions()?;
-        let failed = |e| write_error(&self.target, self.target.display().to_string())(e);
-        if let Some(file) = self.file.take() {
-            file.flush().map_err(failed)?;
-            // Objects keep the file open inside the library: all must go before the close counts.
-            self.acquisitions = None;
-            self.waveforms = None;
-            self.series.clear();
-            self.arrays.clear();
-            drop(self.group);
-            file.close().map_err(failed)?;
-        }
         let io = |source| Error::Io {
             what: "write",
             path: self.target.clone(),
             source,
         };
+        let file = self.out.finish(&self.root, &mut self.sets).map_err(io)?;
         // A full disk may show only when the system writes its cache back.
-        std::fs::File::open(&self.temporary)
-            .and_then(|f| f.sync_all())
-            .map_err(io)?;
+        file.sync_all().map_err(io)?;
         self.temporary
             .persist(&self.target)
             .map_err(|e| io(e.error))
@@ -430,59 +384,40 @@ const UNLIMITED: Limits = Limits {
     image_bytes: usize::MAX,
 };
 
-/// Makes a group and those above it, or opens what is there.
-fn nested(parent: &Group, path: &str) -> hdf5::Result<Group> {
-    let mut group = parent.clone();
-    for step in path.split('/').filter(|s| !s.is_empty()) {
-        group = if group.link_exists(step) {
-            group.group(step)?
-        } else {
-            group.create_group(step)?
-        };
-    }
-    Ok(group)
+/// `ISMRMRD_Acquisition`, packed.
+fn acquisition_type() -> Type {
+    let counters = Type::compound(&Type::members(COUNTER_FIELDS), COUNTERS_BYTES);
+    let mut head = Type::members(ACQUISITION_FIELDS);
+    head.push(("idx", COUNTERS_OFFSET, counters));
+    head.sort_by_key(|member| member.1);
+    let head = Type::compound(&head, ACQUISITION_HEADER_BYTES);
+    let floats = Type::sequence(&Type::float(4));
+    let [traj_at, data_at, bytes] = [0, 1, 2].map(|n| ACQUISITION_HEADER_BYTES + n * POINTER_BYTES);
+    let members = [
+        ("head", 0, head),
+        ("traj", traj_at, floats.clone()),
+        ("data", data_at, floats),
+    ];
+    Type::compound(&members, bytes)
 }
 
-/// Writes `values` behind the first `n` entries of the first axis.
-fn append<T: H5Type>(ds: &Dataset, n: usize, shape: &[usize], values: &[T]) -> hdf5::Result<()> {
-    let per = shape.iter().product::<usize>();
-    let count = if shape.is_empty() { values.len() } else { 1 };
-    let all: Vec<usize> = std::iter::once(n + count)
-        .chain(shape.iter().copied())
-        .collect();
-    ds.resize(all)?;
-    if values.is_empty() || per == 0 {
-        return Ok(());
-    }
-    let mut axes = vec![SliceOrIndex::from(n..n + count)];
-    axes.extend(shape.iter().map(|&m| SliceOrIndex::from(0..m)));
-    let view_shape: Vec<usize> = std::iter::once(count)
-        .chain(shape.iter().copied())
-        .collect();
-    let view = ArrayView::from_shape(IxDyn(&view_shape), values)
-        .map_err(|e| hdf5::Error::from(e.to_string()))?;
-    ds.write_slice(view, Selection::from(Hyperslab::from(axes)))
+/// `ISMRMRD_Waveform`, its header with the padding of the C structure, as libismrmrd has it.
+fn waveform_type() -> Type {
+    let head = Type::compound(&Type::members(WAVEFORM_FIELDS), WAVEFORM_HEADER_BYTES);
+    let words = Type::sequence(&Type::integer(4, false));
+    let members = [("head", 0, head), ("data", WAVEFORM_HEADER_BYTES, words)];
+    Type::compound(&members, WAVEFORM_HEADER_BYTES + POINTER_BYTES)
 }
 
-fn append_pixels(ds: &Dataset, n: usize, shape: &[usize], pixels: &Pixels) -> hdf5::Result<()> {
+fn pixel_type(pixels: &Pixels) -> Type {
     match pixels {
-        Pixels::U16(v) => append(ds, n, shape, v),
-        Pixels::I16(v) => append(ds, n, shape, v),
-        Pixels::U32(v) => append(ds, n, shape, v),
-        Pixels::I32(v) => append(ds, n, shape, v),
-        Pixels::F32(v) => append(ds, n, shape, v),
-        Pixels::F64(v) => append(ds, n, shape, v),
-        Pixels::C32(v) => append(
-            ds,
-            n,
-            shape,
-            &v.iter().map(|&c: &Complex32| Cx(c)).collect::<Vec<_>>(),
-        ),
-        Pixels::C64(v) => append(
-            ds,
-            n,
-            shape,
-            &v.iter().map(|&c: &Complex64| Cx(c)).collect::<Vec<_>>(),
-        ),
+        Pixels::U16(_) => Type::integer(2, false),
+        Pixels::I16(_) => Type::integer(2, true),
+        Pixels::U32(_) => Type::integer(4, false),
+        Pixels::I32(_) => Type::integer(4, true),
+        Pixels::F32(_) => Type::float(4),
+        Pixels::F64(_) => Type::float(8),
+        Pixels::C32(_) => Type::complex(4),
+        Pixels::C64(_) => Type::complex(8),
     }
 }

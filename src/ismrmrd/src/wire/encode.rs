@@ -163,7 +163,8 @@ fn array(a: &NdArray, out: &mut Vec<u8>) -> Result<(), Error> {
     Ok(())
 }
 
-fn pixels(p: &Pixels, out: &mut Vec<u8>) {
+/// Appends voxels, little-endian.
+pub(crate) fn pixels(p: &Pixels, out: &mut Vec<u8>) {
     match p {
         Pixels::U16(v) => values(v, 2, out),
         Pixels::I16(v) => values(v, 2, out),
@@ -176,7 +177,8 @@ fn pixels(p: &Pixels, out: &mut Vec<u8>) {
     }
 }
 
-fn values<T: Pod>(values: &[T], component: usize, out: &mut Vec<u8>) {
+/// Appends values whose components have `component` bytes, little-endian.
+pub(crate) fn values<T: Pod>(values: &[T], component: usize, out: &mut Vec<u8>) {
     let from = out.len();
     out.extend_from_slice(bytemuck::cast_slice(values));
     if cfg!(target_endian = "big")

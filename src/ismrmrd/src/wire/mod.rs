@@ -17,6 +17,8 @@ pub mod v2;
 pub(crate) use decode::values;
 pub use decode::{Step, decode};
 pub use encode::{encode, encode_acquisition};
+#[cfg(feature = "hdf5")]
+pub(crate) use encode::{pixels as put_pixels, values as put_values};
 pub use session::{Config, Event, Session, SessionError, State};
 pub use stream::{Item, Reader, Stream, StreamKind, sniff};
 

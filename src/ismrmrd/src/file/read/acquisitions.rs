@@ -194,6 +194,7 @@ impl File {
     /// The library takes memory for as many values as a pointer declares before it looks for them; so no pointer may
     /// declare more than the file could hold.
     fn check_lengths(&self, ds: &Dataset, place: &str) -> Result<(), Error> {
+        self.check_heaps(place)?;
         let table = match self.table(ds)? {
             Ok(table) => table,
             Err(reason) if reason == NEVER_WRITTEN => {
