@@ -184,10 +184,7 @@ fn to_cfl(opened: &mut Opened, output: &Path) -> Result<(u64, Vec<Note>), Source
     {
         return Err(SourceError::unsupported(
             &path,
-            format!(
-                "a {} scan",
-                super::summary::trajectory_word(&encoding.trajectory)
-            ),
+            format!("a {} scan", encoding.trajectory.word()),
             "a Cartesian scan: a .cfl of k-space is a grid",
             "convert to .h5, which keeps readouts and trajectories",
         ));

@@ -297,7 +297,7 @@ fn examine_encoding(
             "trajectory_absent",
             format!(
                 "the trajectory is {}, but readouts carry none",
-                super::summary::trajectory_word(&encoding.trajectory)
+                encoding.trajectory.word()
             ),
         );
     }

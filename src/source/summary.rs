@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ismrmrd::acquisition::AcquisitionRef;
-use ismrmrd::header::Trajectory;
 use ismrmrd::{AcquisitionFlag as Flag, Header, Pixels};
 
 use super::{Beside, Kind, NoiseSource, Opened, doctor};
@@ -260,18 +259,6 @@ const FLAGS: [(Flag, &str); 17] = [
     (Flag::LastInEncodeStep1, "last_in_encode_step_1"),
 ];
 
-pub(super) fn trajectory_word(trajectory: &Trajectory) -> String {
-    match trajectory {
-        Trajectory::Cartesian => "cartesian".into(),
-        Trajectory::Epi => "epi".into(),
-        Trajectory::Radial => "radial".into(),
-        Trajectory::GoldenAngle => "goldenangle".into(),
-        Trajectory::Spiral => "spiral".into(),
-        Trajectory::Other => "other".into(),
-        Trajectory::Unknown(word) => word.clone(),
-    }
-}
-
 impl Summary {
     pub(super) fn new(opened: &Opened) -> Self {
         let header = &opened.header;
@@ -298,7 +285,7 @@ impl Summary {
                 .encoding
                 .iter()
                 .map(|e| EncodingSummary {
-                    trajectory: trajectory_word(&e.trajectory),
+                    trajectory: e.trajectory.word().to_owned(),
                     encoded_matrix: e.encoded_space.matrix_size,
                     encoded_fov_mm: e.encoded_space.field_of_view_mm,
                     recon_matrix: e.recon_space.matrix_size,

@@ -148,6 +148,90 @@ pub struct EncodingLimits {
     pub user: [Option<Limit>; 8],
 }
 
+impl EncodingLimits {
+    /// Names in the XML schema and in MRD v2, in the order of the schema.
+    pub(crate) const NAMES: [(&str, &str); 18] = [
+        ("kspace_encoding_step_0", "kspaceEncodingStep0"),
+        ("kspace_encoding_step_1", "kspaceEncodingStep1"),
+        ("kspace_encoding_step_2", "kspaceEncodingStep2"),
+        ("average", "average"),
+        ("slice", "slice"),
+        ("contrast", "contrast"),
+        ("phase", "phase"),
+        ("repetition", "repetition"),
+        ("set", "set"),
+        ("segment", "segment"),
+        ("user_0", "user0"),
+        ("user_1", "user1"),
+        ("user_2", "user2"),
+        ("user_3", "user3"),
+        ("user_4", "user4"),
+        ("user_5", "user5"),
+        ("user_6", "user6"),
+        ("user_7", "user7"),
+    ];
+
+    /// In the order of the names.
+    pub(crate) fn all(&self) -> [Option<Limit>; 18] {
+        let [u0, u1, u2, u3, u4, u5, u6, u7] = self.user;
+        let [k0, k1, k2] = [
+            self.kspace_encoding_step_0,
+            self.kspace_encoding_step_1,
+            self.kspace_encoding_step_2,
+        ];
+        let Self {
+            average,
+            slice,
+            contrast,
+            phase,
+            repetition,
+            set,
+            segment,
+            ..
+        } = *self;
+        [
+            k0, k1, k2, average, slice, contrast, phase, repetition, set, segment, u0, u1, u2, u3,
+            u4, u5, u6, u7,
+        ]
+    }
+
+    /// From what `limit` finds under each pair of names.
+    pub(crate) fn find<E>(
+        mut limit: impl FnMut((&str, &str)) -> Result<Option<Limit>, E>,
+    ) -> Result<Self, E> {
+        let mut all = [None; 18];
+        for (found, names) in all.iter_mut().zip(Self::NAMES) {
+            *found = limit(names)?;
+        }
+        let [
+            k0,
+            k1,
+            k2,
+            average,
+            slice,
+            contrast,
+            phase,
+            repetition,
+            set,
+            segment,
+            user @ ..,
+        ] = all;
+        Ok(Self {
+            kspace_encoding_step_0: k0,
+            kspace_encoding_step_1: k1,
+            kspace_encoding_step_2: k2,
+            average,
+            slice,
+            contrast,
+            phase,
+            repetition,
+            set,
+            segment,
+            user,
+        })
+    }
+}
+
 /// `trajectoryType`; a word outside the schema is kept as found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trajectory {
@@ -159,6 +243,34 @@ pub enum Trajectory {
     Spiral,
     Other,
     Unknown(String),
+}
+
+impl Trajectory {
+    /// From the schema's word.
+    pub fn of(word: &str) -> Self {
+        match word {
+            "cartesian" => Self::Cartesian,
+            "epi" => Self::Epi,
+            "radial" => Self::Radial,
+            "goldenangle" => Self::GoldenAngle,
+            "spiral" => Self::Spiral,
+            "other" => Self::Other,
+            word => Self::Unknown(word.to_owned()),
+        }
+    }
+
+    /// The schema's word.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Cartesian => "cartesian",
+            Self::Epi => "epi",
+            Self::Radial => "radial",
+            Self::GoldenAngle => "goldenangle",
+            Self::Spiral => "spiral",
+            Self::Other => "other",
+            Self::Unknown(word) => word,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

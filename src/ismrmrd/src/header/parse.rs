@@ -352,22 +352,7 @@ impl Parser {
     }
 
     fn limits(&mut self, e: &Element<'_>) -> Result_<EncodingLimits> {
-        let mut limits = EncodingLimits {
-            kspace_encoding_step_0: self.limit(e, "kspace_encoding_step_0")?,
-            kspace_encoding_step_1: self.limit(e, "kspace_encoding_step_1")?,
-            kspace_encoding_step_2: self.limit(e, "kspace_encoding_step_2")?,
-            average: self.limit(e, "average")?,
-            slice: self.limit(e, "slice")?,
-            contrast: self.limit(e, "contrast")?,
-            phase: self.limit(e, "phase")?,
-            repetition: self.limit(e, "repetition")?,
-            set: self.limit(e, "set")?,
-            segment: self.limit(e, "segment")?,
-            user: [None; 8],
-        };
-        for (i, user) in limits.user.iter_mut().enumerate() {
-            *user = self.limit(e, &format!("user_{i}"))?;
-        }
+        let limits = EncodingLimits::find(|(name, _)| self.limit(e, name))?;
         self.finish(e);
         Ok(limits)
     }
@@ -379,15 +364,7 @@ impl Parser {
             Some(c) => self.limits(&c)?,
             None => EncodingLimits::default(),
         };
-        let trajectory = match e.required("trajectory")?.word() {
-            "cartesian" => Trajectory::Cartesian,
-            "epi" => Trajectory::Epi,
-            "radial" => Trajectory::Radial,
-            "goldenangle" => Trajectory::GoldenAngle,
-            "spiral" => Trajectory::Spiral,
-            "other" => Trajectory::Other,
-            word => Trajectory::Unknown(word.to_owned()),
-        };
+        let trajectory = Trajectory::of(e.required("trajectory")?.word());
         let trajectory_description = match e.child("trajectoryDescription")? {
             Some(c) => {
                 let identifier = c.required("identifier")?.text();

@@ -231,59 +231,24 @@ fn space(w: &mut Writer<'_>, s: &EncodingSpace) {
     w.group("fieldOfView_mm", |w| xyz(w, &s.field_of_view_mm));
 }
 
-fn limit(w: &mut Writer<'_>, name: &str, l: Option<&Limit>) {
-    if let Some(l) = l {
-        w.group(name, |w| {
-            w.leaf("minimum", l.minimum);
-            w.leaf("maximum", l.maximum);
-            w.leaf("center", l.center);
-        });
-    }
-}
-
 fn encoding(w: &mut Writer<'_>, e: &Encoding) {
     w.group("encodedSpace", |w| space(w, &e.encoded_space));
     w.group("reconSpace", |w| space(w, &e.recon_space));
     w.group("encodingLimits", |w| {
-        let l = &e.encoding_limits;
-        limit(
-            w,
-            "kspace_encoding_step_0",
-            l.kspace_encoding_step_0.as_ref(),
-        );
-        limit(
-            w,
-            "kspace_encoding_step_1",
-            l.kspace_encoding_step_1.as_ref(),
-        );
-        limit(
-            w,
-            "kspace_encoding_step_2",
-            l.kspace_encoding_step_2.as_ref(),
-        );
-        limit(w, "average", l.average.as_ref());
-        limit(w, "slice", l.slice.as_ref());
-        limit(w, "contrast", l.contrast.as_ref());
-        limit(w, "phase", l.phase.as_ref());
-        limit(w, "repetition", l.repetition.as_ref());
-        limit(w, "set", l.set.as_ref());
-        limit(w, "segment", l.segment.as_ref());
-        for (i, user) in l.user.iter().enumerate() {
-            limit(w, &format!("user_{i}"), user.as_ref());
+        for ((name, _), limit) in EncodingLimits::NAMES
+            .into_iter()
+            .zip(e.encoding_limits.all())
+        {
+            if let Some(l) = limit {
+                w.group(name, |w| {
+                    w.leaf("minimum", l.minimum);
+                    w.leaf("maximum", l.maximum);
+                    w.leaf("center", l.center);
+                });
+            }
         }
     });
-    w.text(
-        "trajectory",
-        match &e.trajectory {
-            Trajectory::Cartesian => "cartesian",
-            Trajectory::Epi => "epi",
-            Trajectory::Radial => "radial",
-            Trajectory::GoldenAngle => "goldenangle",
-            Trajectory::Spiral => "spiral",
-            Trajectory::Other => "other",
-            Trajectory::Unknown(word) => word,
-        },
-    );
+    w.text("trajectory", e.trajectory.word());
     if let Some(t) = &e.trajectory_description {
         w.group("trajectoryDescription", |w| {
             w.text("identifier", &t.identifier);

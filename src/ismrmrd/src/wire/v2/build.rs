@@ -18,6 +18,7 @@ use crate::meta::Meta;
 use crate::waveform::Waveform;
 
 type Fields<'v> = Vec<(&'static str, Value<'v>)>;
+type Field<'v> = Result<(&'static str, Value<'v>), Error>;
 
 /// Fields that one version of MRD v2 has and another has not; both are offered.
 const OF_ONE_VERSION: [&str; 8] = [
@@ -94,6 +95,25 @@ fn sample_time<'v>(us: f32) -> Value<'v> {
     Value::Unsigned((f64::from(us) * 1000.0).round() as u64)
 }
 
+/// Time stamps of an acquisition or an image, for either version.
+fn stamps<'v>(acquisition: u32, physiology: &[u32; 3]) -> [(&'static str, Value<'v>); 4] {
+    let list = |of: fn(u32) -> Value<'v>| Value::List(physiology.iter().map(|v| of(*v)).collect());
+    [
+        ("acquisitionTimeStampNs", milliseconds(acquisition)),
+        ("acquisitionTimeStamp", unsigned(acquisition)),
+        ("physiologyTimeStampNs", list(milliseconds)),
+        ("physiologyTimeStamp", list(unsigned)),
+    ]
+}
+
+fn xyz<'v>([x, y, z]: [f32; 3]) -> Fields<'v> {
+    vec![
+        ("x", real(Some(x))),
+        ("y", real(Some(y))),
+        ("z", real(Some(z))),
+    ]
+}
+
 fn user_ints<'v>(v: &[i32; 8]) -> Value<'v> {
     Value::List(v.iter().map(|v| Value::Signed((*v).into())).collect())
 }
@@ -141,6 +161,28 @@ impl<'s> Builder<'s> {
             None => Ok(Value::Record(id, values)),
             Some((name, _)) => Err(malformed("schema", format!("no field {name}"), "it")),
         }
+    }
+
+    /// A field that is a record.
+    fn part<'v>(self, at: Id, name: &'static str, fields: Fields<'v>) -> Field<'v> {
+        Ok((name, self.record(self.field(at, name)?, fields)?))
+    }
+
+    /// A field that is a list of records.
+    fn parts<'v>(
+        self,
+        at: Id,
+        name: &'static str,
+        items: impl Iterator<Item = Fields<'v>>,
+    ) -> Field<'v> {
+        let id = self.field(at, name)?;
+        let values = items.map(|fields| self.record(id, fields));
+        Ok((name, Value::List(values.collect::<Result<_, _>>()?)))
+    }
+
+    /// A field that is a word of an enumeration.
+    fn word<'v>(self, at: Id, name: &'static str, word: Option<&str>) -> Field<'v> {
+        Ok((name, self.symbol(self.field(at, name)?, word)?))
     }
 
     fn nothing<'v>(self, id: Id) -> Value<'v> {
@@ -234,8 +276,9 @@ impl<'s> Builder<'s> {
             // `ismrmrd_to_mrd` writes none where all are zero.
             let last = i.user.iter().rposition(|v| *v != 0).map_or(0, |at| at + 1);
             let user = i.user.get(..last).unwrap_or_default();
-            let idx = self.record(
-                self.field(head, "idx")?,
+            let idx = self.part(
+                head,
+                "idx",
                 vec![
                     ("kspaceEncodeStep1", unsigned(i.kspace_encode_step_1)),
                     ("kspaceEncodeStep2", unsigned(i.kspace_encode_step_2)),
@@ -254,55 +297,31 @@ impl<'s> Builder<'s> {
             )?;
             let order = channel_order(&h.channel_mask, channels);
             let flags = self.field(head, "flags")?;
-            let head = self.record(
-                head,
-                vec![
-                    ("flags", Value::Symbol(flags, h.flags.cast_signed())),
-                    ("idx", idx),
-                    ("measurementUid", unsigned(h.measurement_uid)),
-                    ("scanCounter", unsigned(h.scan_counter)),
-                    (
-                        "acquisitionTimeStampNs",
-                        milliseconds(h.acquisition_time_stamp),
-                    ),
-                    ("acquisitionTimeStamp", unsigned(h.acquisition_time_stamp)),
-                    (
-                        "physiologyTimeStampNs",
-                        Value::List(
-                            h.physiology_time_stamp
-                                .iter()
-                                .map(|v| milliseconds(*v))
-                                .collect(),
-                        ),
-                    ),
-                    (
-                        "physiologyTimeStamp",
-                        Value::List(
-                            h.physiology_time_stamp
-                                .iter()
-                                .map(|v| unsigned(*v))
-                                .collect(),
-                        ),
-                    ),
-                    (
-                        "channelOrder",
-                        Value::List(order.into_iter().map(Value::Unsigned).collect()),
-                    ),
-                    ("discardPre", unsigned(h.discard_pre)),
-                    ("discardPost", unsigned(h.discard_post)),
-                    ("centerSample", unsigned(h.center_sample)),
-                    ("encodingSpaceRef", unsigned(h.encoding_space_ref)),
-                    ("sampleTimeNs", sample_time(h.sample_time_us)),
-                    ("sampleTimeUs", real(Some(h.sample_time_us))),
-                    ("position", three(&h.position)),
-                    ("readDir", three(&h.read_dir)),
-                    ("phaseDir", three(&h.phase_dir)),
-                    ("sliceDir", three(&h.slice_dir)),
-                    ("patientTablePosition", three(&h.patient_table_position)),
-                    ("userInt", user_ints(&h.user_int)),
-                    ("userFloat", reals(&h.user_float)),
-                ],
-            )?;
+            let mut fields = vec![
+                ("flags", Value::Symbol(flags, h.flags.cast_signed())),
+                idx,
+                ("measurementUid", unsigned(h.measurement_uid)),
+                ("scanCounter", unsigned(h.scan_counter)),
+                (
+                    "channelOrder",
+                    Value::List(order.into_iter().map(Value::Unsigned).collect()),
+                ),
+                ("discardPre", unsigned(h.discard_pre)),
+                ("discardPost", unsigned(h.discard_post)),
+                ("centerSample", unsigned(h.center_sample)),
+                ("encodingSpaceRef", unsigned(h.encoding_space_ref)),
+                ("sampleTimeNs", sample_time(h.sample_time_us)),
+                ("sampleTimeUs", real(Some(h.sample_time_us))),
+                ("position", three(&h.position)),
+                ("readDir", three(&h.read_dir)),
+                ("phaseDir", three(&h.phase_dir)),
+                ("sliceDir", three(&h.slice_dir)),
+                ("patientTablePosition", three(&h.patient_table_position)),
+                ("userInt", user_ints(&h.user_int)),
+                ("userFloat", reals(&h.user_float)),
+            ];
+            fields.extend(stamps(h.acquisition_time_stamp, &h.physiology_time_stamp));
+            let head = self.record(head, fields)?;
             self.record(
                 id,
                 vec![
@@ -377,56 +396,32 @@ impl<'s> Builder<'s> {
         self.item(tag, |id| {
             let head_id = self.field(id, "head")?;
             let flags = self.field(head_id, "flags")?;
-            let head = self.record(
-                head_id,
-                vec![
-                    ("flags", Value::Symbol(flags, h.flags.cast_signed())),
-                    ("measurementUid", unsigned(h.measurement_uid)),
-                    ("fieldOfView", three(&h.field_of_view)),
-                    ("position", three(&h.position)),
-                    ("colDir", three(&h.read_dir)),
-                    ("lineDir", three(&h.phase_dir)),
-                    ("sliceDir", three(&h.slice_dir)),
-                    ("patientTablePosition", three(&h.patient_table_position)),
-                    ("average", unsigned(h.average)),
-                    ("slice", unsigned(h.slice)),
-                    ("contrast", unsigned(h.contrast)),
-                    ("phase", unsigned(h.phase)),
-                    ("repetition", unsigned(h.repetition)),
-                    ("set", unsigned(h.set)),
-                    (
-                        "acquisitionTimeStampNs",
-                        milliseconds(h.acquisition_time_stamp),
-                    ),
-                    ("acquisitionTimeStamp", unsigned(h.acquisition_time_stamp)),
-                    (
-                        "physiologyTimeStampNs",
-                        Value::List(
-                            h.physiology_time_stamp
-                                .iter()
-                                .map(|v| milliseconds(*v))
-                                .collect(),
-                        ),
-                    ),
-                    (
-                        "physiologyTimeStamp",
-                        Value::List(
-                            h.physiology_time_stamp
-                                .iter()
-                                .map(|v| unsigned(*v))
-                                .collect(),
-                        ),
-                    ),
-                    (
-                        "imageType",
-                        Value::Symbol(self.field(head_id, "imageType")?, h.image_type.into()),
-                    ),
-                    ("imageIndex", unsigned(h.image_index)),
-                    ("imageSeriesIndex", unsigned(h.image_series_index)),
-                    ("userInt", user_ints(&h.user_int)),
-                    ("userFloat", reals(&h.user_float)),
-                ],
-            )?;
+            let mut fields = vec![
+                ("flags", Value::Symbol(flags, h.flags.cast_signed())),
+                ("measurementUid", unsigned(h.measurement_uid)),
+                ("fieldOfView", three(&h.field_of_view)),
+                ("position", three(&h.position)),
+                ("colDir", three(&h.read_dir)),
+                ("lineDir", three(&h.phase_dir)),
+                ("sliceDir", three(&h.slice_dir)),
+                ("patientTablePosition", three(&h.patient_table_position)),
+                ("average", unsigned(h.average)),
+                ("slice", unsigned(h.slice)),
+                ("contrast", unsigned(h.contrast)),
+                ("phase", unsigned(h.phase)),
+                ("repetition", unsigned(h.repetition)),
+                ("set", unsigned(h.set)),
+                (
+                    "imageType",
+                    Value::Symbol(self.field(head_id, "imageType")?, h.image_type.into()),
+                ),
+                ("imageIndex", unsigned(h.image_index)),
+                ("imageSeriesIndex", unsigned(h.image_series_index)),
+                ("userInt", user_ints(&h.user_int)),
+                ("userFloat", reals(&h.user_float)),
+            ];
+            fields.extend(stamps(h.acquisition_time_stamp, &h.physiology_time_stamp));
+            let head = self.record(head_id, fields)?;
             let meta = self.meta(self.field(id, "meta")?, meta)?;
             self.record(id, vec![("head", head), ("data", data), ("meta", meta)])
         })
@@ -465,10 +460,6 @@ impl<'s> Builder<'s> {
         let mut fields: Fields<'v> = vec![("version", signed(h.version))];
         if let Some(s) = &h.subject_information {
             let at = of("subjectInformation")?;
-            let gender = self.symbol(
-                self.field(at, "patientGender")?,
-                s.patient_gender.as_deref(),
-            )?;
             fields.push((
                 "subjectInformation",
                 self.record(
@@ -479,31 +470,29 @@ impl<'s> Builder<'s> {
                         ("patientHeightM", real(s.patient_height_m)),
                         ("patientID", some_text(&s.patient_id)),
                         ("patientBirthdate", date(&s.patient_birthdate)?),
-                        ("patientGender", gender),
+                        self.word(at, "patientGender", s.patient_gender.as_deref())?,
                     ],
                 )?,
             ));
         }
         if let Some(s) = &h.study_information {
-            fields.push((
+            fields.push(self.part(
+                id,
                 "studyInformation",
-                self.record(
-                    of("studyInformation")?,
-                    vec![
-                        ("studyDate", date(&s.study_date)?),
-                        ("studyTime", time(&s.study_time)?),
-                        ("studyID", some_text(&s.study_id)),
-                        ("accessionNumber", signed(s.accession_number)),
-                        (
-                            "referringPhysicianName",
-                            some_text(&s.referring_physician_name),
-                        ),
-                        ("studyDescription", some_text(&s.study_description)),
-                        ("studyInstanceUID", some_text(&s.study_instance_uid)),
-                        ("bodyPartExamined", some_text(&s.body_part_examined)),
-                    ],
-                )?,
-            ));
+                vec![
+                    ("studyDate", date(&s.study_date)?),
+                    ("studyTime", time(&s.study_time)?),
+                    ("studyID", some_text(&s.study_id)),
+                    ("accessionNumber", signed(s.accession_number)),
+                    (
+                        "referringPhysicianName",
+                        some_text(&s.referring_physician_name),
+                    ),
+                    ("studyDescription", some_text(&s.study_description)),
+                    ("studyInstanceUID", some_text(&s.study_instance_uid)),
+                    ("bodyPartExamined", some_text(&s.body_part_examined)),
+                ],
+            )?);
         }
         if let Some(m) = &h.measurement_information {
             fields.push((
@@ -513,15 +502,11 @@ impl<'s> Builder<'s> {
         }
         if let Some(a) = &h.acquisition_system_information {
             let at = of("acquisitionSystemInformation")?;
-            let label = self.field(at, "coilLabel")?;
             let labels = a.coil_label.iter().map(|c| {
-                self.record(
-                    label,
-                    vec![
-                        ("coilNumber", unsigned(c.coil_number)),
-                        ("coilName", text(&c.coil_name)),
-                    ],
-                )
+                vec![
+                    ("coilNumber", unsigned(c.coil_number)),
+                    ("coilName", text(&c.coil_name)),
+                ]
             });
             fields.push((
                 "acquisitionSystemInformation",
@@ -539,7 +524,7 @@ impl<'s> Builder<'s> {
                             "receiverChannels",
                             a.receiver_channels.map_or(Value::Null, unsigned),
                         ),
-                        ("coilLabel", Value::List(labels.collect::<Result<_, _>>()?)),
+                        self.parts(at, "coilLabel", labels)?,
                         ("institutionName", some_text(&a.institution_name)),
                         ("stationName", some_text(&a.station_name)),
                         ("deviceID", some_text(&a.device_id)),
@@ -548,16 +533,9 @@ impl<'s> Builder<'s> {
                 )?,
             ));
         }
-        fields.push((
-            "experimentalConditions",
-            self.record(
-                of("experimentalConditions")?,
-                vec![(
-                    "h1resonanceFrequencyHz",
-                    Value::Signed(h.experimental_conditions.h1_resonance_frequency_hz),
-                )],
-            )?,
-        ));
+        let hz = h.experimental_conditions.h1_resonance_frequency_hz;
+        let hz = vec![("h1resonanceFrequencyHz", Value::Signed(hz))];
+        fields.push(self.part(id, "experimentalConditions", hz)?);
         let at = of("encoding")?;
         let encodings = h.encoding.iter().map(|e| self.encoding(at, e));
         fields.push((
@@ -577,16 +555,16 @@ impl<'s> Builder<'s> {
         let at = of("waveformInformation")?;
         let waveforms = h.waveform_information.iter().map(|w| {
             let user = self.field(at, "userParameters")?;
-            let kind = self.symbol(self.field(at, "waveformType")?, Some(&w.waveform_type))?;
             self.record(
                 at,
                 vec![
                     ("waveformName", text(&w.waveform_name)),
-                    ("waveformType", kind),
-                    (
+                    self.word(at, "waveformType", Some(&w.waveform_type))?,
+                    self.part(
+                        at,
                         "userParameters",
-                        self.record(user, self.user(user, &w.user_parameters, true)?)?,
-                    ),
+                        self.user(user, &w.user_parameters, true)?,
+                    )?,
                 ],
             )
         });
@@ -598,33 +576,22 @@ impl<'s> Builder<'s> {
     }
 
     fn measurement<'v>(self, at: Id, m: &'v MeasurementInformation) -> Result<Value<'v>, Error> {
-        let position = self.symbol(
-            self.field(at, "patientPosition")?,
-            Some(&m.patient_position),
-        )?;
-        let dependency = self.field(at, "measurementDependency")?;
         let dependencies = m.measurement_dependency.iter().map(|d| {
-            self.record(
-                dependency,
-                vec![
-                    ("dependencyType", text(&d.dependency_type)),
-                    ("measurementID", text(&d.measurement_id)),
-                ],
-            )
+            vec![
+                ("dependencyType", text(&d.dependency_type)),
+                ("measurementID", text(&d.measurement_id)),
+            ]
         });
         let mut fields = vec![
             ("measurementID", some_text(&m.measurement_id)),
             ("seriesDate", date(&m.series_date)?),
             ("seriesTime", time(&m.series_time)?),
-            ("patientPosition", position),
+            self.word(at, "patientPosition", Some(&m.patient_position))?,
             ("initialSeriesNumber", signed(m.initial_series_number)),
             ("protocolName", some_text(&m.protocol_name)),
             ("sequenceName", some_text(&m.sequence_name)),
             ("seriesDescription", some_text(&m.series_description)),
-            (
-                "measurementDependency",
-                Value::List(dependencies.collect::<Result<_, _>>()?),
-            ),
+            self.parts(at, "measurementDependency", dependencies)?,
             (
                 "seriesInstanceUIDRoot",
                 some_text(&m.series_instance_uid_root),
@@ -632,104 +599,46 @@ impl<'s> Builder<'s> {
             ("frameOfReferenceUID", some_text(&m.frame_of_reference_uid)),
         ];
         if let Some(table) = m.relative_table_position {
-            fields.push((
-                "relativeTablePosition",
-                self.xyz(self.field(at, "relativeTablePosition")?, table)?,
-            ));
+            fields.push(self.part(at, "relativeTablePosition", xyz(table))?);
         }
         if !m.referenced_image_sequence.is_empty() {
             let uids = m.referenced_image_sequence.iter().map(|u| text(u));
-            fields.push((
-                "referencedImageSequence",
-                self.record(
-                    self.field(at, "referencedImageSequence")?,
-                    vec![("referencedSOPInstanceUID", Value::List(uids.collect()))],
-                )?,
-            ));
+            let uids = vec![("referencedSOPInstanceUID", Value::List(uids.collect()))];
+            fields.push(self.part(at, "referencedImageSequence", uids)?);
         }
         self.record(at, fields)
     }
 
-    fn xyz<'v>(self, at: Id, [x, y, z]: [f32; 3]) -> Result<Value<'v>, Error> {
-        self.record(
-            at,
-            vec![
-                ("x", real(Some(x))),
-                ("y", real(Some(y))),
-                ("z", real(Some(z))),
-            ],
-        )
-    }
-
-    fn space<'v>(self, at: Id, s: &EncodingSpace) -> Result<Value<'v>, Error> {
+    fn space<'v>(self, at: Id, name: &'static str, s: &EncodingSpace) -> Field<'v> {
         let [x, y, z] = s.matrix_size;
-        let matrix = self.record(
-            self.field(at, "matrixSize")?,
-            vec![("x", unsigned(x)), ("y", unsigned(y)), ("z", unsigned(z))],
-        )?;
-        let view = self.xyz(self.field(at, "fieldOfViewMm")?, s.field_of_view_mm)?;
-        self.record(at, vec![("matrixSize", matrix), ("fieldOfViewMm", view)])
+        let matrix = vec![("x", unsigned(x)), ("y", unsigned(y)), ("z", unsigned(z))];
+        let space = self.field(at, name)?;
+        let fields = vec![
+            self.part(space, "matrixSize", matrix)?,
+            self.part(space, "fieldOfViewMm", xyz(s.field_of_view_mm))?,
+        ];
+        Ok((name, self.record(space, fields)?))
     }
 
     fn encoding<'v>(self, at: Id, e: &'v Encoding) -> Result<Value<'v>, Error> {
         let limits_at = self.field(at, "encodingLimits")?;
-        let l = &e.encoding_limits;
         let mut limits = Vec::new();
-        for (name, limit) in [
-            ("kspaceEncodingStep0", l.kspace_encoding_step_0),
-            ("kspaceEncodingStep1", l.kspace_encoding_step_1),
-            ("kspaceEncodingStep2", l.kspace_encoding_step_2),
-            ("average", l.average),
-            ("slice", l.slice),
-            ("contrast", l.contrast),
-            ("phase", l.phase),
-            ("repetition", l.repetition),
-            ("set", l.set),
-            ("segment", l.segment),
-            ("user0", l.user[0]),
-            ("user1", l.user[1]),
-            ("user2", l.user[2]),
-            ("user3", l.user[3]),
-            ("user4", l.user[4]),
-            ("user5", l.user[5]),
-            ("user6", l.user[6]),
-            ("user7", l.user[7]),
-        ] {
+        let names = EncodingLimits::NAMES.into_iter().map(|names| names.1);
+        for (name, limit) in names.zip(e.encoding_limits.all()) {
             if let Some(limit) = limit {
-                let value = self.record(
-                    self.field(limits_at, name)?,
-                    vec![
-                        ("minimum", unsigned(limit.minimum)),
-                        ("maximum", unsigned(limit.maximum)),
-                        ("center", unsigned(limit.center)),
-                    ],
-                )?;
-                limits.push((name, value));
+                let fields = vec![
+                    ("minimum", unsigned(limit.minimum)),
+                    ("maximum", unsigned(limit.maximum)),
+                    ("center", unsigned(limit.center)),
+                ];
+                limits.push(self.part(limits_at, name, fields)?);
             }
         }
-        let trajectory = match &e.trajectory {
-            Trajectory::Cartesian => "cartesian",
-            Trajectory::Epi => "epi",
-            Trajectory::Radial => "radial",
-            Trajectory::GoldenAngle => "goldenangle",
-            Trajectory::Spiral => "spiral",
-            Trajectory::Other => "other",
-            Trajectory::Unknown(word) => word,
-        };
         let mut fields = vec![
-            (
-                "encodedSpace",
-                self.space(self.field(at, "encodedSpace")?, &e.encoded_space)?,
-            ),
-            (
-                "reconSpace",
-                self.space(self.field(at, "reconSpace")?, &e.recon_space)?,
-            ),
+            self.space(at, "encodedSpace", &e.encoded_space)?,
+            self.space(at, "reconSpace", &e.recon_space)?,
             ("encodingLimits", self.record(limits_at, limits)?),
-            (
-                "trajectory",
-                self.symbol(self.field(at, "trajectory")?, Some(trajectory))?,
-            ),
+            self.word(at, "trajectory", Some(e.trajectory.word()))?,
             ("echoTrainLength", signed(e.echo_train_length)),
         ];
         if let Some(t) = &e.trajectory_description {
@@ -740,80 +649,49 @@ impl<'s> Builder<'s> {
             fields.push(("trajectoryDescription", self.record(at, inner)?));
         }
         if let Some(p) = &e.parallel_imaging {
-            fields.push((
-                "parallelImaging",
-                self.parallel(self.field(at, "parallelImaging")?, p)?,
-            ));
+            let parallel = self.parallel(self.field(at, "parallelImaging")?, p)?;
+            fields.push(("parallelImaging", parallel));
         }
         self.record(at, fields)
     }
 
     fn parallel<'v>(self, at: Id, p: &'v ParallelImaging) -> Result<Value<'v>, Error> {
         let [one, two] = p.acceleration_factor;
-        let factor = self.record(
-            self.field(at, "accelerationFactor")?,
-            vec![
-                ("kspaceEncodingStep1", unsigned(one)),
-                ("kspaceEncodingStep2", unsigned(two)),
-            ],
-        )?;
-        let word =
-            |name: &str, word: &Option<String>| self.symbol(self.field(at, name)?, word.as_deref());
+        let factor = vec![
+            ("kspaceEncodingStep1", unsigned(one)),
+            ("kspaceEncodingStep2", unsigned(two)),
+        ];
+        let interleaving = p.interleaving_dimension.as_deref();
         let mut fields = vec![
-            ("accelerationFactor", factor),
-            (
-                "calibrationMode",
-                word("calibrationMode", &p.calibration_mode)?,
-            ),
-            (
-                "interleavingDimension",
-                word("interleavingDimension", &p.interleaving_dimension)?,
-            ),
+            self.part(at, "accelerationFactor", factor)?,
+            self.word(at, "calibrationMode", p.calibration_mode.as_deref())?,
+            self.word(at, "interleavingDimension", interleaving)?,
         ];
         if let Some(m) = &p.multiband {
-            let at = self.field(at, "multiband")?;
-            let spacing = self.field(at, "spacing")?;
-            let spacings = m
-                .spacing
-                .iter()
-                .map(|dz| self.record(spacing, vec![("dZ", reals(dz))]));
-            fields.push((
-                "multiband",
-                self.record(
-                    at,
-                    vec![
-                        ("spacing", Value::List(spacings.collect::<Result<_, _>>()?)),
-                        ("deltaKz", real(Some(m.delta_kz))),
-                        ("multibandFactor", unsigned(m.multiband_factor)),
-                        (
-                            "calibration",
-                            self.symbol(self.field(at, "calibration")?, Some(&m.calibration))?,
-                        ),
-                        ("calibrationEncoding", unsigned(m.calibration_encoding)),
-                    ],
-                )?,
-            ));
+            let of = self.field(at, "multiband")?;
+            let spacings = m.spacing.iter().map(|dz| vec![("dZ", reals(dz))]);
+            let multiband = vec![
+                self.parts(of, "spacing", spacings)?,
+                ("deltaKz", real(Some(m.delta_kz))),
+                ("multibandFactor", unsigned(m.multiband_factor)),
+                self.word(of, "calibration", Some(&m.calibration))?,
+                ("calibrationEncoding", unsigned(m.calibration_encoding)),
+            ];
+            fields.push(("multiband", self.record(of, multiband)?));
         }
         self.record(at, fields)
     }
 
     fn sequence<'v>(self, at: Id, s: &'v SequenceParameters) -> Result<Value<'v>, Error> {
         let diffusion = self.field(at, "diffusion")?;
-        let direction = self.field(diffusion, "gradientDirection")?;
         let diffusions = s.diffusion.iter().map(|d| {
-            let [rl, ap, fh] = d.gradient_direction;
-            let g = self.record(
-                direction,
-                vec![
-                    ("rl", real(Some(rl))),
-                    ("ap", real(Some(ap))),
-                    ("fh", real(Some(fh))),
-                ],
-            )?;
-            self.record(
-                diffusion,
-                vec![("gradientDirection", g), ("bvalue", real(Some(d.bvalue)))],
-            )
+            let [rl, ap, fh] = d.gradient_direction.map(|v| real(Some(v)));
+            let direction = vec![("rl", rl), ("ap", ap), ("fh", fh)];
+            let fields = vec![
+                self.part(diffusion, "gradientDirection", direction)?,
+                ("bvalue", real(Some(d.bvalue))),
+            ];
+            self.record(diffusion, fields)
         });
         // "user_0" in the XML schema, "user0" there.
         let dimension = s
@@ -829,10 +707,7 @@ impl<'s> Builder<'s> {
                 ("flipAngleDeg", reals(&s.flip_angle_deg)),
                 ("sequenceType", some_text(&s.sequence_type)),
                 ("echoSpacing", reals(&s.echo_spacing)),
-                (
-                    "diffusionDimension",
-                    self.symbol(self.field(at, "diffusionDimension")?, dimension.as_deref())?,
-                ),
+                self.word(at, "diffusionDimension", dimension.as_deref())?,
                 (
                     "diffusion",
                     Value::List(diffusions.collect::<Result<_, _>>()?),
@@ -849,11 +724,9 @@ impl<'s> Builder<'s> {
         has_base64: bool,
     ) -> Result<Fields<'v>, Error> {
         let list = |name: &'static str, pairs: Vec<(&'v str, Value<'v>)>| {
-            let id = self.field(at, name)?;
-            let values = pairs
-                .into_iter()
-                .map(|(n, v)| self.record(id, vec![("name", text(n)), ("value", v)]));
-            Ok::<_, Error>((name, Value::List(values.collect::<Result<_, _>>()?)))
+            let pairs = pairs.into_iter();
+            let pairs = pairs.map(|(n, v)| vec![("name", text(n)), ("value", v)]);
+            self.parts(at, name, pairs)
         };
         let texts = |pairs: &'v [(String, String)]| {
             pairs.iter().map(|(n, v)| (n.as_str(), text(v))).collect()

@@ -162,32 +162,8 @@ impl<'s, 'v> Record<'s, 'v> {
 
     fn encoding(&self) -> Result_<Encoding> {
         let l = self.needed("encodingLimits")?;
-        let mut user = [None; 8];
-        for (i, u) in user.iter_mut().enumerate() {
-            *u = l.limit(&format!("user{i}"))?;
-        }
-        let encoding_limits = EncodingLimits {
-            kspace_encoding_step_0: l.limit("kspaceEncodingStep0")?,
-            kspace_encoding_step_1: l.limit("kspaceEncodingStep1")?,
-            kspace_encoding_step_2: l.limit("kspaceEncodingStep2")?,
-            average: l.limit("average")?,
-            slice: l.limit("slice")?,
-            contrast: l.limit("contrast")?,
-            phase: l.limit("phase")?,
-            repetition: l.limit("repetition")?,
-            set: l.limit("set")?,
-            segment: l.limit("segment")?,
-            user,
-        };
-        let trajectory = match self.symbol("trajectory").unwrap_or_default().as_str() {
-            "cartesian" => Trajectory::Cartesian,
-            "epi" => Trajectory::Epi,
-            "radial" => Trajectory::Radial,
-            "goldenangle" => Trajectory::GoldenAngle,
-            "spiral" => Trajectory::Spiral,
-            "other" => Trajectory::Other,
-            word => Trajectory::Unknown(word.to_owned()),
-        };
+        let encoding_limits = EncodingLimits::find(|(_, name)| l.limit(name))?;
+        let trajectory = Trajectory::of(&self.symbol("trajectory").unwrap_or_default());
         let parallel = |p: Record<'s, 'v>| -> Result_<ParallelImaging> {
             let f = p.needed("accelerationFactor")?;
             let multiband = |m: Record<'s, 'v>| -> Result_<Multiband> {
