@@ -443,6 +443,51 @@ fn a_shutdown_ends_scans_in_order() {
     assert_eq!((images.len(), is_closed), (2, true), "{words:?}");
 }
 
+/// A limit on file size stands in for a full disk under the spill file.
+#[test]
+fn a_spill_file_that_breaks_is_told_and_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new("sh")
+        .arg("-c")
+        // 4 blocks of 512 bytes; the ignored signal turns the limit into an error of write().
+        .arg(format!(
+            "trap '' XFSZ; ulimit -f 4; exec {} serve --listen 127.0.0.1:0 --json --spill {}",
+            env!("CARGO_BIN_EXE_cauda"),
+            dir.path().display()
+        ))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = told["listening"].as_str().unwrap();
+    for (protocol, n_images) in [("default", 2), ("grappa_r4", 0)] {
+        let (mut client, mut receiver) = Client::connect(address, Duration::from_secs(5)).unwrap();
+        for message in &messages(&tiny(), Some(protocol)) {
+            // The second scan is refused in the middle.
+            if client.send(message).is_err() {
+                break;
+            }
+        }
+        let (images, words, is_closed) = receiver.rest().unwrap();
+        assert_eq!((images.len(), is_closed), (n_images, true), "{words:?}");
+        for image in &images {
+            assert!(image.attributes.contains("spill_file_broken"));
+        }
+        let words = words.join("\n");
+        assert!(
+            n_images == 0 || words.contains("the spill file is not whole"),
+            "{words}"
+        );
+        assert!(!words.contains("are kept on"), "{words}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// The binary and its signals.
 #[test]
 fn sigterm_in_mid_scan_is_an_orderly_end() {

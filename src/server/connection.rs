@@ -201,7 +201,7 @@ fn hold(peer: Peer, shared: &Shared, control: &Control) -> Ending {
             report.map_or(Ending::Nothing, |r| Ending::Done(Box::new(r)))
         }
         Err(fault) => {
-            let spilled = spill.is_some() && is_scan;
+            let spilled = spill.as_ref().is_some_and(|s| s.is_whole()) && is_scan;
             refuse(&sink, &fault, spilled);
             if let Err(f) = outbox.finish() {
                 tracing::warn!(message = %f.message, "the client could not be told");
@@ -455,14 +455,14 @@ impl Dialogue<'_> {
             first: Some(first),
             aside: &mut |incoming| asides.take(&for_aside, incoming),
         };
-        let (report, noise) = live.run(&mut source, &mut |image, stamp| {
+        let mut broken: Option<Note> = None;
+        let ran = live.run(&mut source, &mut |mut image, stamp| {
             if let Some(spill) = &spill {
                 if let Err(f) = spill.sending(&image.key) {
                     tracing::error!(message = %f.message, "journal");
                 }
-                if let Some(words) = spill.take_failure() {
-                    tracing::error!(message = %words, "the spill file is not whole: the scan goes on without");
-                }
+                tell_broken(spill, &sink, &mut broken)?;
+                image.provenance.notes.extend(broken.clone());
             }
             let marks: Vec<(String, String)> = stamp
                 .offsets_ms()
@@ -480,7 +480,14 @@ impl Dialogue<'_> {
             )?;
             shared.stats.bytes_out.fetch_add(bytes, Ordering::Relaxed);
             Ok(())
-        })?;
+        });
+        // It may break behind the last image, or before a fault.
+        let told = match &self.spill {
+            Some(spill) => tell_broken(spill, &self.sink, &mut broken),
+            None => Ok(()),
+        };
+        let (report, noise) = ran?;
+        told?;
         let stats = &shared.stats;
         stats.readouts.fetch_add(report.readouts, Ordering::Relaxed);
         stats
@@ -507,6 +514,20 @@ impl Dialogue<'_> {
         }
         Ok(report)
     }
+}
+
+/// Tells the client, once, that the spill file is not whole; the note is for the images from now on.
+fn tell_broken(spill: &Spill, sink: &Sink, broken: &mut Option<Note>) -> Result<(), Fault> {
+    let Some(why) = spill.take_failure() else {
+        return Ok(());
+    };
+    let words = format!(
+        "the spill file is not whole ({why}): the scan goes on without, and if it fails, its data are not kept"
+    );
+    tracing::error!(%words, "spill");
+    sink.text("WRN", &words)?;
+    *broken = Some(Note::new("spill_file_broken", words));
+    Ok(())
 }
 
 /// This scan's share of the machine. A protocol may ask for less, never for more.

@@ -25,7 +25,7 @@ pub(super) struct Spill {
 struct Inner {
     stream: Option<File>,
     journal: Option<File>,
-    /// Why the stream is not whole.
+    /// Why the stream is not whole, until it is asked.
     failure: Option<String>,
     bytes: u64,
 }
@@ -80,6 +80,11 @@ impl Spill {
     /// Why the file is not whole, once.
     pub(super) fn take_failure(&self) -> Option<String> {
         self.lock().failure.take()
+    }
+
+    /// Whether everything that was read so far stands in the file.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lock().stream.is_some()
     }
 
     /// Notes that an image is about to be sent: before it is, so that none can be sent and not noted.
@@ -225,6 +230,7 @@ mod tests {
         };
         spill.add(b"x");
         spill.add(b"y");
+        assert!(!spill.is_whole());
         assert!(spill.take_failure().unwrap().contains("space"));
         assert!(spill.take_failure().is_none());
         assert!(spill.keep().is_err());
