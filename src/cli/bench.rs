@@ -61,8 +61,8 @@ pub struct Args {
     /// Threads of our own server
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Draw latency over time and its distribution
-    #[arg(long, value_name = "OUT.html")]
+    /// Draw latency over time and its distribution: .png, .svg, .html
+    #[arg(long, value_name = "OUT.png")]
     plot: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -191,6 +191,10 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
             "--frames: needed at least 1, and at most 65535 with those of the warm-up",
         ));
     }
+    let plot = args.plot.as_ref();
+    let plot = plot
+        .map(|path| plot::Format::of(path).map(|format| (path, format)))
+        .transpose()?;
     let scan = scan(args)?;
     let device = Device::detect();
     let threads = args.threads.unwrap_or(device.threads);
@@ -235,9 +239,9 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
             })?
         }
     };
-    if let Some(path) = &args.plot {
-        let page = plot::page(&report.0, &report.1);
-        std::fs::write(path, page).map_err(|e| {
+    if let Some((path, format)) = plot {
+        let picture = format.draw(&report.0, &report.1)?;
+        std::fs::write(path, picture).map_err(|e| {
             Fault::new(
                 FaultKind::Io,
                 "cli",
