@@ -295,3 +295,31 @@ fn a_bruker_scan_gives_the_vendors_image() {
     // wrong twin: the planned offset along phase left out, seven voxels
     assert!(distance(7) > 0.1);
 }
+
+/// ISMRMRD's own C library, as Debian has it, reads a file of our making, and adds its image to it.
+#[test]
+fn the_c_library_goes_on_in_a_file_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let tool = "ismrmrd_recon_cartesian_2d";
+    if std::process::Command::new(tool).output().is_err() {
+        eprintln!("SKIPPED: {tool} is not installed");
+        return;
+    }
+    let made = cauda_in(
+        dir.path(),
+        "simulate scan.h5 --preset small --set n_slices=1 --set acceleration=[1,1]",
+    );
+    assert!(made.status.success());
+    let output = std::process::Command::new(tool)
+        .arg("scan.h5")
+        .env("HDF5_USE_FILE_LOCKING", "FALSE")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let file = File::open(&dir.path().join("scan.h5"), Limits::default()).unwrap();
+    assert_eq!(file.number_of_acquisitions("dataset").unwrap(), 160);
+    let images = file.images("dataset", "cpp").unwrap();
+    assert_eq!(images[0].head.matrix_size, [128, 128, 1]);
+    assert!(matches!(&images[0].pixels, Pixels::F32(v) if v.iter().any(|v| *v > 0.0)));
+}

@@ -389,6 +389,37 @@ fn other_peoples_clients_get_their_images() {
     }
 }
 
+/// The pipes of the ISMRMRD tools: a file becomes a stream, the images of the stream a file.
+#[test]
+fn the_ismrmrd_tools_on_pipes_get_the_images_of_a_file() {
+    let has = |tool: &str| Command::new(tool).arg("--help").output().is_ok();
+    if !has("ismrmrd_hdf5_to_stream") || !has("ismrmrd_stream_to_hdf5") {
+        eprintln!("SKIPPED: ismrmrd_hdf5_to_stream and ismrmrd_stream_to_hdf5 are not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let scan = data("demo_mouse_pf.h5");
+    good(dir.path(), &format!("recon {} -o file.h5", scan.display()));
+    let output = Command::new("bash")
+        .args(["-o", "pipefail", "-c"])
+        .arg(format!(
+            "ismrmrd_hdf5_to_stream -i {} --use-stdout | {} serve --stdio --log error \
+             | ismrmrd_stream_to_hdf5 --use-stdin -o pipe.h5",
+            scan.display(),
+            env!("CARGO_BIN_EXE_cauda")
+        ))
+        .env("HDF5_USE_FILE_LOCKING", "FALSE")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+    let by_file = by_key(stored(&dir.path().join("file.h5")));
+    let by_pipe = by_key(stored(&dir.path().join("pipe.h5")));
+    assert_eq!(by_file.len(), 9);
+    assert!(by_file == by_pipe, "the images differ");
+}
+
 /// A noise scan in front of the examination, and a scan that names it: no storage server, no second copy.
 #[test]
 fn noise_outlives_its_scan() {
