@@ -8,6 +8,7 @@ use super::{Kind, SourceError};
 
 /// Opens read-only; nothing may change the file.
 pub(crate) fn open(path: &Path) -> Result<hdf5::File, SourceError> {
+    ismrmrd::file::check(path).map_err(|e| SourceError::ismrmrd(path, e))?;
     hdf5::File::open(path).map_err(|e| {
         SourceError::malformed(
             path,

@@ -37,6 +37,9 @@ fn read_everything(path: &Path) -> Result<usize, Error> {
         for series in &group.images {
             seen += file.images(&group.name, &series.name)?.len();
         }
+        for series in &group.arrays {
+            seen += file.arrays(&group.name, &series.name)?.len();
+        }
     }
     Ok(seen)
 }

@@ -7,6 +7,7 @@
 //! map with samples borrowed, when the layout is the usual one; through the HDF5 library otherwise.
 //! HDF5 calls are serialised by one lock in the binding, so a file belongs on one thread.
 
+mod guard;
 mod heap;
 mod inflate;
 mod layout;
@@ -17,7 +18,7 @@ mod table;
 mod tests;
 mod write;
 
-pub use read::{ArraysInfo, File, GroupInfo, ImagesInfo, ReaderKind};
+pub use read::{ArraysInfo, File, GroupInfo, ImagesInfo, ReaderKind, check};
 pub use write::Writer;
 
 use crate::Error;

@@ -15,6 +15,7 @@ use hdf5::{Dataset, Hyperslab, Selection, SliceOrIndex};
 use memmap2::Mmap;
 use ndarray::IxDyn;
 
+use super::guard::endless_heap;
 use super::hdf5_error;
 use super::heap::{Heap, Pointer};
 use super::layout::missing_members;
@@ -23,7 +24,7 @@ use crate::header::{self, Header};
 use crate::{Error, Limits};
 
 pub use acquisitions::ReaderKind;
-pub(crate) use acquisitions::check_acquisition;
+pub(crate) use acquisitions::{check_acquisition, check_waveform};
 pub use groups::{ArraysInfo, GroupInfo, ImagesInfo};
 
 /// An ISMRMRD HDF5 file, open for reading.
@@ -48,57 +49,28 @@ impl File {
     /// # Errors
     /// [`Error::Io`], and [`Error::Malformed`] for a file that is empty, not HDF5, or cut off.
     pub fn open(path: &Path, limits: Limits) -> Result<File, Error> {
-        let io = |what| {
-            move |source| Error::Io {
-                what,
-                path: path.to_path_buf(),
-                source,
-            }
-        };
-        let mut file = std::fs::File::open(path).map_err(io("open"))?;
-        let meta = file.metadata().map_err(io("read"))?;
-        if meta.is_dir() {
-            return Err(io("open")(std::io::Error::from(
-                std::io::ErrorKind::IsADirectory,
-            )));
-        }
-        let malformed = |found: String, needed: &str| Error::Malformed {
-            place: path.display().to_string(),
-            found,
-            needed: needed.to_owned(),
-        };
-        if meta.len() == 0 {
-            return Err(malformed("an empty file".into(), "an HDF5 file"));
-        }
-        let userblock = signature(&mut file).map_err(io("read"))?.map_err(|first| {
-            malformed(
-                format!("bytes {first} at the beginning"),
-                "an HDF5 file (\\x89HDF\\r\\n\\x1a\\n)",
-            )
-        })?;
+        let (file, userblock) = check(path)?;
         // The library would print its error stack on stderr; its text comes back in our error instead.
         hdf5::silence_errors(true);
         let h5 = hdf5::File::open(path).map_err(|e| {
             match hdf5_error(path.display().to_string())(e) {
-                Error::Hdf5 { message, .. } if !message.contains("lock") => malformed(
-                    format!("an HDF5 file that does not open ({message})"),
-                    "an intact file: copy or convert it again",
-                ),
+                Error::Hdf5 { message, .. } if !message.contains("lock") => Error::Malformed {
+                    place: path.display().to_string(),
+                    found: format!("an HDF5 file that does not open ({message})"),
+                    needed: "an intact file: copy or convert it again".into(),
+                },
                 other => other,
             }
         })?;
-        // SAFETY: the map is read-only and private to this value. The remaining obligation, that nobody
-        // changes the file meanwhile, is the user's and stands in the documentation of `File`; our own
-        // writer never changes a file in place but renames a new one over it.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.ok();
+        let file_len = file.metadata().map_or(0, |m| m.len());
+        let map = map(&file);
         Ok(File {
             path: path.to_path_buf(),
             limits,
             h5,
             map,
             userblock,
-            file_len: meta.len(),
+            file_len,
             are_heaps_checked: OnceLock::new(),
         })
     }
@@ -136,6 +108,35 @@ impl File {
         if self.are_heaps_checked.get().is_none() {
             Heap::new(self.bytes()).check_all(&|| place.to_owned())?;
             self.are_heaps_checked.get_or_init(|| ());
+        }
+        Ok(())
+    }
+
+    /// What was never written reads as zeros without end, so a count must be backed by storage: of entries without bytes
+    /// by that of the file. Deflate cannot shrink by more than about a thousand.
+    fn check_stored(
+        &self,
+        ds: &Dataset,
+        count: usize,
+        entry_bytes: usize,
+        place: &str,
+    ) -> Result<(), Error> {
+        let declared = (count as u64).saturating_mul(entry_bytes.max(1) as u64);
+        let stored = match entry_bytes {
+            0 => self.file_len,
+            _ => ds.storage_size().min(self.file_len),
+        };
+        let most = if ds.filters().is_empty() {
+            stored
+        } else {
+            stored.saturating_mul(2048)
+        };
+        if declared > most {
+            return Err(self.malformed(
+                place.to_owned(),
+                format!("{count} entries declared, but only {stored} bytes stored"),
+                format!("{declared} bytes: is the file cut off, or was writing stopped?"),
+            ));
         }
         Ok(())
     }
@@ -301,6 +302,60 @@ impl File {
             "the ISMRMRD structure",
         ))
     }
+}
+
+/// Opens a file for the library: whether it is HDF5, and none of those that the library does not survive. Returns it with
+/// the length of its user block.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::Malformed`] for a file that is empty, not HDF5, or damaged so.
+pub fn check(path: &Path) -> Result<(std::fs::File, u64), Error> {
+    let io = |what| {
+        move |source| Error::Io {
+            what,
+            path: path.to_path_buf(),
+            source,
+        }
+    };
+    let mut file = std::fs::File::open(path).map_err(io("open"))?;
+    let meta = file.metadata().map_err(io("read"))?;
+    if meta.is_dir() {
+        return Err(io("open")(std::io::Error::from(
+            std::io::ErrorKind::IsADirectory,
+        )));
+    }
+    let malformed = |found: String, needed: &str| Error::Malformed {
+        place: path.display().to_string(),
+        found,
+        needed: needed.to_owned(),
+    };
+    if meta.len() == 0 {
+        return Err(malformed("an empty file".into(), "an HDF5 file"));
+    }
+    let userblock = signature(&mut file).map_err(io("read"))?.map_err(|first| {
+        malformed(
+            format!("bytes {first} at the beginning"),
+            "an HDF5 file (\\x89HDF\\r\\n\\x1a\\n)",
+        )
+    })?;
+    let base = usize::try_from(userblock).unwrap_or(usize::MAX);
+    let map = map(&file);
+    let bytes = map.as_deref().and_then(|m| m.get(base..));
+    if let Some(heap) = bytes.and_then(endless_heap) {
+        return Err(malformed(
+            format!("a group's heap at byte {heap} whose free list does not end"),
+            "an intact file: copy or convert it again",
+        ));
+    }
+    Ok((file, userblock))
+}
+
+fn map(file: &std::fs::File) -> Option<Mmap> {
+    // SAFETY: the map is read-only and private to its owner. The remaining obligation, that nobody changes the file
+    // meanwhile, is the user's and stands in the documentation of `File`; our own writer never changes a file in place
+    // but renames a new one over it.
+    #[allow(unsafe_code)]
+    unsafe { Mmap::map(file) }.ok()
 }
 
 /// Where the HDF5 signature stands (a user block may precede it): 0, 512, 1024, 2048 ... Else the first bytes.

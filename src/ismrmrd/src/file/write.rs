@@ -227,15 +227,8 @@ impl Writer {
     /// # Errors
     /// As [`Writer::acquisition_ref`].
     pub fn waveform(&mut self, waveform: &Waveform) -> Result<(), Error> {
-        let (channels, samples) = (waveform.head.channels, waveform.head.number_of_samples);
-        let needed = usize::from(channels) * usize::from(samples);
-        if waveform.data.len() != needed {
-            return Err(Error::Malformed {
-                place: self.place("waveforms"),
-                found: format!("{} values", waveform.data.len()),
-                needed: format!("{needed} for {channels} channels of {samples} samples"),
-            });
-        }
+        let needed = waveform.data.len();
+        super::read::check_waveform(&waveform.head, needed, &|| self.place("waveforms"))?;
         let set = match self.waveforms {
             Some(set) => set,
             None => self.set("waveforms", waveform_type(), &[], CHUNK)?,

@@ -116,6 +116,8 @@ def wrong_heap(name, change):
 wrong_heap("heap_outside.h5", lambda d, at: struct.pack_into("<Q", d, at + 4, 1 << 60))
 wrong_heap("heap_not_a_heap.h5", lambda d, at: struct.pack_into("<Q", d, at + 4, 0))
 wrong_heap("heap_no_object.h5", lambda d, at: struct.pack_into("<I", d, at + 12, 77))
+# Found by the fuzzer: heap_free_space_of_no_bytes.h5, in whose heap the library walks on for ever, and
+# names_free_list_without_end.h5, for whose list it takes all memory.
 wrong_heap("heap_long_length.h5", lambda d, at: struct.pack_into("<I", d, at, 0xFFFFFFFF))
 
 
@@ -129,10 +131,14 @@ def images(name, matrix, shape):
         heads["channels"] = 1
         heads["data_type"] = 5
         g.create_dataset("header", data=heads)
-        g.create_dataset("data", shape, dtype="<f4", chunks=tuple(min(n, 8) for n in shape))
+        data = g.create_dataset("data", shape, dtype="<f4", chunks=tuple(min(n, 8) for n in shape))
+        data[..., 0, 0] = 1
 
 
 images("image_contradicts_header.h5", (8, 8, 1), (1, 1, 1, 4, 4))
+with h5py.File(here / "arrays_without_bytes.h5", "w") as f:
+    f.create_dataset("dataset/arr", (2**57, 0, 3), dtype="<f4", chunks=(1, 2, 3), maxshape=(None, None, 3))
+    f["dataset/xml"] = "<ismrmrdHeader/>"
 images("image_absurd.h5", (65535, 65535, 1), (1, 1, 1, 65535, 65535))
 
 (here / "cut_off.v1").write_bytes(struct.pack("<HI", 3, 100) + b"<ismrmrdHeader>")

@@ -11,8 +11,8 @@ use super::super::heap::{Heap, Pointer};
 use super::super::layout::{RawAcquisition, RawWaveform};
 use super::super::table::{NEVER_WRITTEN, Table, members};
 use super::{File, dtype_of, hdf5_error, slice};
-use crate::acquisition::{ACQUISITION_HEADER_BYTES, AcquisitionHeader, AcquisitionRef};
-use crate::waveform::{WAVEFORM_HEADER_BYTES, Waveform, WaveformHeader};
+use crate::acquisition::{AcquisitionHeader, AcquisitionRef};
+use crate::waveform::{Waveform, WaveformHeader};
 use crate::{Complex32, Error, Limits};
 
 /// Samples that one batch of the library path may hold, in bytes.
@@ -27,8 +27,11 @@ pub enum ReaderKind {
     Library(String),
 }
 
-/// Where a data set's elements stand, and where the members stand in an element.
-type Layouts = (Table, Vec<(String, usize)>);
+/// Where a data set's elements stand, and where members stand in an element.
+type Layouts<const N: usize> = (Table, [usize; N]);
+
+/// Members of an acquisition.
+const ACQUISITION: [&str; 3] = ["head", "traj", "data"];
 
 /// One acquisition before it is lent out: header, trajectory, samples.
 type Held<'a> = (AcquisitionHeader, Cow<'a, [f32]>, Cow<'a, [Complex32]>);
@@ -59,18 +62,28 @@ impl File {
     /// As [`File::number_of_acquisitions`].
     pub fn reader_kind(&self, group: &str) -> Result<ReaderKind, Error> {
         let ds = self.acquisitions(group)?;
-        Ok(match self.direct::<RawAcquisition>(&ds)? {
+        Ok(match self.direct::<RawAcquisition, 3>(&ds, ACQUISITION)? {
             Ok(_) => ReaderKind::Direct,
             Err(reason) => ReaderKind::Library(reason),
         })
     }
 
-    fn direct<T: H5Type>(&self, ds: &Dataset) -> Result<Result<Layouts, String>, Error> {
+    fn direct<T: H5Type, const N: usize>(
+        &self,
+        ds: &Dataset,
+        names: [&str; N],
+    ) -> Result<Result<Layouts<N>, String>, Error> {
         let members = match members::<T>(ds)? {
             Ok(members) => members,
             Err(reason) => return Ok(Err(reason)),
         };
-        Ok(self.table(ds)?.map(|table| (table, members)))
+        let offset = |name: &str| members.iter().find(|(n, _)| n == name).map_or(0, |m| m.1);
+        Ok(self.table(ds)?.map(|table| (table, names.map(offset))))
+    }
+
+    fn outside(&self, place: String) -> Error {
+        let needed = "the whole file: is it cut off?";
+        self.malformed(place, "an address outside the file", needed)
     }
 
     /// Visits all acquisitions in file order, `batch` at a time.
@@ -90,8 +103,8 @@ impl File {
     ) -> Result<(), Error> {
         let ds = self.acquisitions(group)?;
         let place = self.place(group, "data");
-        match self.direct::<RawAcquisition>(&ds)? {
-            Ok((table, members)) => self.batches_direct(&table, &members, &place, batch, visit),
+        match self.direct::<RawAcquisition, 3>(&ds, ACQUISITION)? {
+            Ok((table, at)) => self.batches_direct(&table, at, &place, batch, visit),
             Err(_) => self.batches_library(&ds, &place, batch, visit),
         }
     }
@@ -114,14 +127,12 @@ impl File {
     fn batches_direct(
         &self,
         table: &Table,
-        members: &[(String, usize)],
+        [head_at, traj_at, data_at]: [usize; 3],
         place: &str,
         batch: usize,
         visit: &mut dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let bytes = self.bytes();
-        let offset = |name: &str| members.iter().find(|(n, _)| n == name).map_or(0, |m| m.1);
-        let (head_at, traj_at, data_at) = (offset("head"), offset("traj"), offset("data"));
         let mut heap = Heap::new(bytes);
         let mut held: Vec<Held<'_>> = Vec::new();
         let batch = batch.max(1);
@@ -130,20 +141,12 @@ impl File {
             let mut touched = Touched::default();
             for i in first..table.len.min(first.saturating_add(batch)) {
                 let here = || format!("{place}[{i}]");
-                let outside = || {
-                    self.malformed(
-                        here(),
-                        "an address outside the file",
-                        "the whole file: is it cut off?",
-                    )
-                };
-                let element = table.element(i, bytes).ok_or_else(outside)?;
-                let head = element
-                    .get(head_at..)
-                    .and_then(|b| b.first_chunk::<ACQUISITION_HEADER_BYTES>());
-                let head = AcquisitionHeader::decode(head.ok_or_else(outside)?);
-                let traj = Pointer::read(element, traj_at).ok_or_else(outside)?;
-                let data = Pointer::read(element, data_at).ok_or_else(outside)?;
+                let read = table.element(i, bytes).and_then(|element| {
+                    let head = AcquisitionHeader::decode(head(element, head_at)?);
+                    let traj = Pointer::read(element, traj_at)?;
+                    Some((head, traj, Pointer::read(element, data_at)?))
+                });
+                let (head, traj, data) = read.ok_or_else(|| self.outside(here()))?;
                 check_acquisition(
                     &head,
                     traj.len as usize,
@@ -170,30 +173,11 @@ impl File {
         Ok(())
     }
 
-    /// What was never written reads as zeros without end, so a count must be backed by storage. Deflate
-    /// cannot shrink by more than about a thousand.
-    fn check_stored(&self, ds: &Dataset, len: usize, place: &str) -> Result<(), Error> {
-        let bytes = ds.dtype().map_err(hdf5_error(place))?.size();
-        let declared = (len as u64).saturating_mul(bytes as u64);
-        let stored = ds.storage_size().min(self.file_len);
-        let most = if ds.filters().is_empty() {
-            stored
-        } else {
-            stored.saturating_mul(2048)
-        };
-        if declared > most {
-            return Err(self.malformed(
-                place.to_owned(),
-                format!("{len} entries declared, but only {stored} bytes stored"),
-                format!("{declared} bytes: is the file cut off, or was writing stopped?"),
-            ));
-        }
-        Ok(())
-    }
-
     /// The library takes memory for as many values as a pointer declares before it looks for them; so no pointer may
     /// declare more than the file could hold.
-    fn check_lengths(&self, ds: &Dataset, place: &str) -> Result<(), Error> {
+    fn check_lengths(&self, ds: &Dataset, len: usize, place: &str) -> Result<(), Error> {
+        let bytes = ds.dtype().map_err(hdf5_error(place))?.size();
+        self.check_stored(ds, len, bytes, place)?;
         self.check_heaps(place)?;
         let table = match self.table(ds)? {
             Ok(table) => table,
@@ -253,8 +237,7 @@ impl File {
         visit: &mut dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let len = ds.shape().first().copied().unwrap_or(0);
-        self.check_stored(ds, len, place)?;
-        self.check_lengths(ds, place)?;
+        self.check_lengths(ds, len, place)?;
         let mut first = 0;
         let mut step = 1;
         while first < len {
@@ -303,28 +286,17 @@ impl File {
         let place = self.place(group, "waveforms");
         self.check_members::<RawWaveform>(&ds, &place)?;
         let mut waveforms = Vec::new();
-        match self.direct::<RawWaveform>(&ds)? {
-            Ok((table, members)) => {
+        match self.direct::<RawWaveform, 2>(&ds, ["head", "data"])? {
+            Ok((table, [head_at, data_at])) => {
                 let bytes = self.bytes();
-                let offset =
-                    |name: &str| members.iter().find(|(n, _)| n == name).map_or(0, |m| m.1);
-                let (head_at, data_at) = (offset("head"), offset("data"));
                 let mut heap = Heap::new(bytes);
                 for i in 0..table.len {
                     let here = || format!("{place}[{i}]");
-                    let outside = || {
-                        self.malformed(
-                            here(),
-                            "an address outside the file",
-                            "the whole file: is it cut off?",
-                        )
-                    };
-                    let element = table.element(i, bytes).ok_or_else(outside)?;
-                    let head = element
-                        .get(head_at..)
-                        .and_then(|b| b.first_chunk::<WAVEFORM_HEADER_BYTES>());
-                    let head = WaveformHeader::decode(head.ok_or_else(outside)?);
-                    let data = Pointer::read(element, data_at).ok_or_else(outside)?;
+                    let read = table.element(i, bytes).and_then(|element| {
+                        let head = WaveformHeader::decode(head(element, head_at)?);
+                        Some((head, Pointer::read(element, data_at)?))
+                    });
+                    let (head, data) = read.ok_or_else(|| self.outside(here()))?;
                     check_waveform(&head, data.len as usize, &here)?;
                     let range = heap.bytes(data, 4, &here)?;
                     let words = bytes.get(range).unwrap_or_default().as_chunks::<4>().0;
@@ -336,8 +308,7 @@ impl File {
             }
             Err(_) => {
                 let len = ds.shape().first().copied().unwrap_or(0);
-                self.check_stored(&ds, len, &place)?;
-                self.check_lengths(&ds, &place)?;
+                self.check_lengths(&ds, len, &place)?;
                 for first in (0..len).step_by(256) {
                     let raw = slice::<RawWaveform>(&ds, first..len.min(first + 256))
                         .map_err(hdf5_error(&*place))?;
@@ -354,6 +325,11 @@ impl File {
         }
         Ok(waveforms)
     }
+}
+
+/// A header of `N` bytes within an element.
+fn head<const N: usize>(element: &[u8], at: usize) -> Option<&[u8; N]> {
+    element.get(at..)?.first_chunk()
 }
 
 #[derive(Default)]
@@ -452,7 +428,7 @@ pub(crate) fn check_acquisition(
     Ok(())
 }
 
-fn check_waveform(
+pub(crate) fn check_waveform(
     head: &WaveformHeader,
     words: usize,
     place: &dyn Fn() -> String,

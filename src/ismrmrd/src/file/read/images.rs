@@ -161,16 +161,8 @@ impl File {
                 limit: self.limits.image_bytes as u64,
             });
         }
-        // Deflate cannot shrink by more than about a thousand; what is not stored at all reads as zeros.
-        let all = declared.saturating_mul(shape.first().copied().unwrap_or(0)) as u64;
-        let stored = ds.storage_size().min(self.file_len);
-        if all / 2048 > stored {
-            return Err(self.malformed(
-                place.into(),
-                format!("{stored} stored bytes"),
-                format!("{all} bytes for shape {shape:?}"),
-            ));
-        }
+        let count = shape.first().copied().unwrap_or(0);
+        self.check_stored(ds, count, declared, place)?;
         Ok(per)
     }
 
