@@ -1,8 +1,9 @@
 //! Damage that the HDF5 library does not survive, found before it sees the file.
 //!
 //! A group of the old kind keeps its names in a local heap, whose free blocks are a list. The library takes memory for
-//! every block of it and never asks whether it has been there: a list that bites its tail takes all memory there is. So
-//! the groups are walked here first, without the library: from the superblock to each header of a group, its heap, and
+//! every block of it and never asks whether it has been there: a list that bites its tail takes all memory there is. And
+//! it takes as much memory for a header or a heap as they say, before it looks whether the file is as long. So the groups
+//! are walked here first, without the library: from the superblock to each header of a group, its heap, and
 //! the entries of its symbol tables. What is not understood is left to the library, which refuses it with words.
 //!
 //! # Source
@@ -11,10 +12,11 @@
 
 use std::collections::BTreeSet;
 
-/// Finds a local heap whose free list does not end: its address.
+/// Finds a block, a header or a heap that reaches beyond the file, or a heap whose free list does not end: what it is, with its
+/// address.
 ///
 /// `file` begins at the superblock.
-pub(super) fn endless_heap(file: &[u8]) -> Option<u64> {
+pub(super) fn deadly(file: &[u8]) -> Option<String> {
     let mut walk = Walk {
         file,
         seen: BTreeSet::new(),
@@ -23,15 +25,23 @@ pub(super) fn endless_heap(file: &[u8]) -> Option<u64> {
         heaps: Vec::new(),
     };
     match file.get(8)? {
-        // The root's entry in a symbol table stands behind four addresses; version 1 has four bytes more in front.
-        0 => walk.entry(56),
-        1 => walk.entry(60),
+        // The root's entry in a symbol table stands behind four addresses, the last that of the driver's block; version
+        // 1 has four bytes more in front.
+        version @ (0 | 1) => {
+            let at = 56 + 4 * usize::from(*version);
+            let block = walk.at(u64_at(file, at - 8)?);
+            let bytes = block.and_then(|b| Some((b.len(), u32_at(b, 4)?)));
+            if bytes.is_some_and(|(room, bytes)| room < bytes as usize) {
+                return Some(format!("a driver's block that {BEYOND}"));
+            }
+            walk.entry(at);
+        }
         _ => walk.headers.push(u64_at(file, 36)?),
     }
     loop {
         if let Some(heap) = walk.heaps.pop() {
-            if walk.is_endless(heap) == Some(true) {
-                return Some(heap);
+            if let Some(found) = walk.deadly_heap(heap) {
+                return Some(format!("a group's heap at byte {heap} {found}"));
             }
         } else if let Some(tree) = walk.trees.pop() {
             if walk.seen.insert(('t', tree)) {
@@ -39,8 +49,8 @@ pub(super) fn endless_heap(file: &[u8]) -> Option<u64> {
             }
         } else {
             let header = walk.headers.pop()?;
-            if walk.seen.insert(('h', header)) {
-                walk.messages(header);
+            if walk.seen.insert(('h', header)) && walk.messages(header).is_err() {
+                return Some(format!("an object's header at byte {header} {BEYOND}"));
             }
         }
     }
@@ -58,6 +68,10 @@ struct Walk<'a> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
@@ -80,19 +94,37 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Messages of an object header of version 1 that lead to a group.
-    fn messages(&mut self, header: u64) -> Option<()> {
+    /// First byte and length of an object header's messages.
+    fn first_block(&self, header: u64) -> Option<(u64, u64)> {
         let head = self.at(header)?;
-        if head.first()? != &1 {
-            return None;
+        if head.starts_with(b"OHDR\x02") {
+            let flags = head.get(5)?;
+            let times = usize::from(flags >> 5 & 1) * 16 + usize::from(flags >> 4 & 1) * 4;
+            let (at, width) = (6 + times, 1_usize << (flags & 3));
+            let mut bytes = [0; 8];
+            bytes
+                .get_mut(..width)?
+                .copy_from_slice(head.get(at..at + width)?);
+            let start = header.checked_add((at + width) as u64)?;
+            return Some((start, u64::from_le_bytes(bytes)));
         }
-        let bytes = u32::from_le_bytes(*head.get(8..)?.first_chunk()?);
-        let mut blocks = vec![(header.checked_add(16)?, u64::from(bytes))];
+        (head.first()? == &1).then_some(())?;
+        Some((header.checked_add(16)?, u32_at(head, 8)?.into()))
+    }
+
+    /// Messages of an object header that lead to a group. Those of version 2 have other links, which are not followed.
+    ///
+    /// # Errors
+    /// The header reaches beyond the file.
+    fn messages(&mut self, header: u64) -> Result<(), ()> {
+        let mut blocks: Vec<(u64, u64)> = self.first_block(header).into_iter().collect();
+        let is_v2 = self.at(header).is_some_and(|h| h.starts_with(b"OHDR"));
         while let Some((start, bytes)) = blocks.pop() {
-            let Some(block) = self.at(start) else {
+            let bytes = usize::try_from(bytes).map_err(|_| ())?;
+            let block = self.at(start).and_then(|b| b.get(..bytes)).ok_or(())?;
+            if is_v2 {
                 continue;
-            };
-            let block = block.get(..usize::try_from(bytes).ok()?).unwrap_or(block);
+            }
             let mut at = 0;
             while let (Some(kind), Some(len)) = (u16_at(block, at), u16_at(block, at + 2)) {
                 let pair = u64_at(block, at + 8).zip(u64_at(block, at + 16));
@@ -109,7 +141,7 @@ impl<'a> Walk<'a> {
                 at += 8 + len;
             }
         }
-        Some(())
+        Ok(())
     }
 
     /// What a node of a group's B-tree, or a symbol table, points to.
@@ -130,21 +162,23 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    fn is_endless(&self, heap: u64) -> Option<bool> {
-        let head = self.at(heap)?;
-        if !head.starts_with(b"HEAP") {
-            return None;
-        }
+    /// What is deadly about a local heap.
+    fn deadly_heap(&self, heap: u64) -> Option<&'static str> {
+        let head = self.at(heap).filter(|h| h.starts_with(b"HEAP"))?;
         let (bytes, mut free) = (u64_at(head, 8)?, u64_at(head, 16)?);
-        let data = self.at(u64_at(head, 24)?)?;
+        let data = self.at(u64_at(head, 24)?).unwrap_or_default();
+        if bytes > data.len() as u64 {
+            return Some(BEYOND);
+        }
         // A free block has 16 bytes, so there are no more than fit. The list ends with 1.
-        let most = bytes.min(data.len() as u64) / 16;
-        for _ in 0..=most {
+        for _ in 0..=bytes / 16 {
             if free == 1 || free >= bytes {
-                return Some(false);
+                return None;
             }
             free = u64_at(data, usize::try_from(free).ok()?)?;
         }
-        Some(true)
+        Some("has a free list that does not end")
     }
 }
+
+const BEYOND: &str = "reaches beyond the end of the file";

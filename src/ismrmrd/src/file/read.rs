@@ -15,7 +15,7 @@ use hdf5::{Dataset, Hyperslab, Selection, SliceOrIndex};
 use memmap2::Mmap;
 use ndarray::IxDyn;
 
-use super::guard::endless_heap;
+use super::guard::deadly;
 use super::hdf5_error;
 use super::heap::{Heap, Pointer};
 use super::layout::missing_members;
@@ -341,10 +341,10 @@ pub fn check(path: &Path) -> Result<(std::fs::File, u64), Error> {
     let base = usize::try_from(userblock).unwrap_or(usize::MAX);
     let map = map(&file);
     let bytes = map.as_deref().and_then(|m| m.get(base..));
-    if let Some(heap) = bytes.and_then(endless_heap) {
+    if let Some(found) = bytes.and_then(deadly) {
         return Err(malformed(
-            format!("a group's heap at byte {heap} whose free list does not end"),
-            "an intact file: copy or convert it again",
+            format!("a cut-off HDF5 file or a damaged one: {found}"),
+            "the whole file: copy or convert it again",
         ));
     }
     Ok((file, userblock))
