@@ -109,8 +109,8 @@ fn chart(points: &Timeline, x_name: &str, y_name: &str, is_line: bool) -> Vec<Sh
         let ends = [[MARGIN, y(yv)], [WIDTH - MARGIN, y(yv)]];
         out.push(Shape::Line(Ink::Grid, ends[0], ends[1]));
         let (left, below) = ([MARGIN - 6.0, y(yv)], [x(xv), HEIGHT - MARGIN + 16.0]);
-        out.push(Shape::Words(left, 1.0, format!("{yv:.2}")));
-        out.push(Shape::Words(below, 0.5, format!("{xv:.2}")));
+        out.push(Shape::Words(left, 1.0, number(yv, y_max)));
+        out.push(Shape::Words(below, 0.5, number(xv, x_max)));
     }
     if is_line {
         let pairs = points.iter().zip(points.iter().skip(1));
@@ -122,6 +122,12 @@ fn chart(points: &Timeline, x_name: &str, y_name: &str, is_line: bool) -> Vec<Sh
     out.push(Shape::Words(below, 0.5, x_name.to_owned()));
     out.push(Shape::Words([MARGIN, 14.0], 0.0, y_name.to_owned()));
     out
+}
+
+/// With two digits behind the point, while there is room for them.
+fn number(value: f64, max: f64) -> String {
+    let digits = if max < 1000.0 { 2 } else { 0 };
+    format!("{value:.digits$}")
 }
 
 /// One below the other, with their titles.
