@@ -70,7 +70,8 @@ pub struct SenseParams {
     pub tolerance: f64,
     /// Noise and g-factor maps.
     pub noise_map: bool,
-    /// Noise of irregular masks is estimated from so many replicas of pure noise, smoothed over neighbours.
+    /// Noise of irregular masks is estimated from so many replicas of the image with noise added, smoothed over
+    /// neighbours.
     pub replicas: usize,
 }
 
@@ -82,7 +83,7 @@ impl Default for SenseParams {
             max_iterations: 50,
             tolerance: 1e-3,
             noise_map: true,
-            replicas: 6,
+            replicas: 8,
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Exact where the lattice is the mask: the diagonal of `(N + lambda)⁻¹ N (N + lambda)⁻¹`, block by block, which for
 //! `lambda = 0` is Pruessmann's `sqrt(diag(inv(SᴴS)) diag(SᴴS))` as g-factor. Otherwise the ratio between the true
-//! variance and that of the lattice alone is measured with replicas of pure noise that go through the same solver;
-//! that ratio is smooth, so that it is averaged over neighbours before it multiplies the exact part.
+//! variance and that of the lattice alone is measured with replicas: noise added to the frame goes through the same
+//! iterations, and what it changes is averaged over neighbours before it multiplies the exact part.
 
 use num_complex::Complex32;
 
@@ -19,14 +19,17 @@ pub(super) fn method(folding: &Folding, params: &SenseParams) -> String {
         "exact, from the blocks' inverse".into()
     } else {
         format!(
-            "{} noise replicas against the lattice's exact variance, smoothed over neighbours",
+            "{} noise replicas through the image's iterations against the lattice's exact variance, smoothed over neighbours",
             params.replicas
         )
     }
 }
 
 /// Half the neighbourhood over which the ratio is averaged: voxels along pe2 and pe1, measured places along the readout.
-const HALF: [usize; 3] = [3, 10, 1];
+///
+/// Noise after iterations falls towards the object's edges within a few voxels: a wider neighbourhood reports the
+/// middle's noise there.
+const HALF: [usize; 3] = [3, 3, 1];
 /// Places along the readout at which replicas run, at most about.
 const PLACES: usize = 20;
 
@@ -38,21 +41,27 @@ pub(super) fn stride(nx: usize) -> usize {
 /// Scales the variance of the blocks by the smoothed ratio of the replicas' power to it, interpolated along the readout
 /// between the measured places.
 ///
-/// `variance` is `[pe2, pe1, ro]` of one set; `power`, the replicas' mean squared magnitude per component, is
-/// `[pe2, pe1, place]`.
-pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [usize; 3]) {
+/// `variance` is `[pe2, pe1, ro]` of one set; `power`, the mean squared magnitude per component of so many `replicas`,
+/// is `[pe2, pe1, place]`.
+pub(super) fn scale_by_replicas(
+    variance: &mut [f32],
+    power: &[f32],
+    matrix: [usize; 3],
+    replicas: usize,
+) {
     let [nz, ny, nx] = matrix;
     let stride = stride(nx);
     let places: Vec<usize> = (stride / 2..nx).step_by(stride).collect();
     let n = places.len();
-    // Every voxel is first divided by its own variance, so that one of large variance does not rule its neighbours.
+    // Every voxel is first divided by its own variance, and logarithms are averaged, so that neither voxels of large
+    // variance nor steep peaks rule their neighbours.
     let mut ratio = vec![0.0f32; nz * ny * n];
     let mut count = vec![0.0f32; nz * ny * n];
     for row in 0..nz * ny {
         for (i, x) in places.iter().enumerate() {
-            let v = variance[row * nx + x];
-            if v > 0.0 {
-                ratio[row * n + i] = power[row * n + i] / v;
+            let (v, p) = (variance[row * nx + x], power[row * n + i]);
+            if v > 0.0 && p > 0.0 {
+                ratio[row * n + i] = (p / v).ln();
                 count[row * n + i] = 1.0;
             }
         }
@@ -66,9 +75,12 @@ pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [us
         box_sum(&mut ratio, [nz, ny, n], axis, half);
         box_sum(&mut count, [nz, ny, n], axis, half);
     }
-    // One voxel's worth of the overall mean stands in where a neighbourhood holds no sensitivity.
+    // The logarithm of a mean of `m` exponentially distributed powers is low by `ln m - digamma(m)`.
+    let m = replicas as f32;
+    let low = 1.0 / (2.0 * m) + 1.0 / (12.0 * m * m);
+    // The overall mean stands in where a neighbourhood holds no sensitivity.
     for (r, c) in ratio.iter_mut().zip(&count) {
-        *r = (*r + mean) / (c + 1.0);
+        *r = (low + if *c > 0.0 { *r / c } else { mean }).exp();
     }
     for (row, variance) in variance.chunks_exact_mut(nx).enumerate() {
         let ratio = &ratio[row * n..(row + 1) * n];

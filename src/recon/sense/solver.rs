@@ -16,6 +16,11 @@ use crate::num::rng::Rng;
 /// Least relative Tikhonov weight: keeps blocks without sensitivity invertible in f32.
 const LEAST_LAMBDA: f32 = 1e-6;
 
+/// Added noise of a replica as a fraction of the frame's own: iterations respond to so little in proportion.
+const SMALL: f64 = 0.1;
+/// Its least norm beside the image's, both of right-hand sides: `f32` resolves no less.
+const LEAST_NOISE: f64 = 1e-4;
+
 /// What neighbouring columns yield: `[set, plane]` of values, `[set, plane, lane]` of numbers.
 struct Solved<V> {
     voxels: Vec<V>,
@@ -137,7 +142,7 @@ fn run_as<V: Value>(
                 let power: Vec<f32> = (set * plane..(set + 1) * plane)
                     .flat_map(|row| measured.iter().map(move |power| power[row]))
                     .collect();
-                noise::scale_by_replicas(variance, &power, csm.matrix);
+                noise::scale_by_replicas(variance, &power, csm.matrix, job.replicas);
             }
         }
         let std: Vec<f32> = variance.iter().map(|v| v.sqrt()).collect();
@@ -205,13 +210,13 @@ impl<V: Value> Job<'_, V> {
         tolerance[..columns.len()].copy_from_slice(&self.tolerance[columns]);
         let (mut voxels, done) =
             column.solve(&b, self.params.max_iterations, &tolerance, &mut room);
+        let power = measured
+            .map(|x| self.replicate(&column, x - first, x, [&b, &voxels], &done, &mut room))
+            .collect();
         for voxels in voxels.chunks_exact_mut(plane) {
             let unturned = voxels.to_vec();
             V::mul(voxels, &unturned, &self.shared.voxel_phase);
         }
-        let power = measured
-            .map(|x| self.replicate(&column.repeated(x - first), x, &mut room))
-            .collect();
         let mut variance = column.block_variance;
         for (v, d) in variance.iter_mut().zip(&density) {
             if *d == 0.0 {
@@ -227,9 +232,30 @@ impl<V: Value> Job<'_, V> {
         }
     }
 
-    /// Mean squared magnitude per component, `[set, plane]`, of pure noise at place `x`, as many replicas at a time as
-    /// go side by side.
-    fn replicate(&self, column: &Column<'_, V>, x: usize, room: &mut Room<V>) -> Vec<f32> {
+    /// Mean squared magnitude per component, `[set, plane]`, of the noise of the image at place `x`, which is `lane`
+    /// of `columns`; as many replicas at a time as go side by side.
+    ///
+    /// `solved` are the columns' right-hand side and its solution. A replica is the difference that added noise makes
+    /// after as many iterations as the image took: iterations that end early leave out part of the noise, and which
+    /// part follows from the image, not from the noise. Noise on its own would be solved further and show too much.
+    fn replicate(
+        &self,
+        columns: &Column<'_, V>,
+        lane: usize,
+        x: usize,
+        solved: [&[V]; 2],
+        done: &PerLane<Done>,
+        room: &mut Room<V>,
+    ) -> Vec<f32> {
+        let column = columns.repeated(lane);
+        let [b, image] =
+            solved.map(|v| -> Vec<V> { v.iter().map(|v| V::splat(v.get(lane))).collect() });
+        let energy = V::dot_real(&b, &b)[0];
+        // Without signal there is nothing but the noise to iterate for.
+        let (iterations, tolerance) = match energy > 0.0 {
+            true => (done[lane].iterations, 0.0),
+            false => (self.params.max_iterations, self.params.tolerance),
+        };
         let weights = &self.shared.folding.weights;
         let mut power = vec![0.0f32; self.shared.n_sets * self.shared.plane()];
         // A seed of its own for every place: the same noise whatever thread works on it.
@@ -245,11 +271,20 @@ impl<V: Value> Job<'_, V> {
                     );
                 }
             }
-            let b = column.adjoint(&noise, room);
-            let tolerance = [self.params.tolerance; LANES];
-            let (image, _) = column.solve(&b, self.params.max_iterations, &tolerance, room);
-            for lane in 0..some {
-                noise::add_power(&mut power, image.iter().map(|v| v.get(lane)), self.replicas);
+            let mut noisy = column.adjoint(&noise, room);
+            let gain = V::dot_real(&noisy, &noisy).map(|noise| {
+                if energy > 0.0 && noise > 0.0 {
+                    (LEAST_NOISE * (energy / noise).sqrt()).max(SMALL) as f32
+                } else {
+                    1.0
+                }
+            });
+            V::xpby(&b, &gain, &mut noisy);
+            let (mut found, _) = column.solve(&noisy, iterations, &[tolerance; LANES], room);
+            V::axpy(&[-1.0; LANES], &image, &mut found);
+            for (lane, gain) in gain.iter().enumerate().take(some) {
+                let found = found.iter().map(|v| v.get(lane) * (1.0 / gain));
+                noise::add_power(&mut power, found, self.replicas);
             }
         }
         power
