@@ -604,7 +604,7 @@ fn noise_map_is_that_of_the_whole_reconstruction_for_irregular_masks() {
             few[k] || most[k] && k.abs_diff(N / 2) < 24
         }),
     ];
-    let mut phantom = Phantom::new(8, [1, N, 64]);
+    let mut phantom = Phantom::new(8, [1, N, 32]);
     let csm = true_maps(&phantom);
     phantom.object.iter_mut().for_each(|v| *v *= 100.0);
     for (what, mask) in masks {
@@ -613,6 +613,9 @@ fn noise_map_is_that_of_the_whole_reconstruction_for_irregular_masks() {
         println!("{what}: {found:.3?}");
         assert!((found[1] - 1.0).abs() < 0.03, "{what}: {found:?}");
         assert!(found[0] > 0.78 && found[2] < 1.3, "{what}: {found:?}");
+        if !what.contains("a piece") {
+            continue;
+        }
         // Hardly regularised: iterations end before the noise is solved for.
         let [found, twin] = noise_ratios(&phantom, &csm, &mask, 1e-4);
         println!("{what}, hardly regularised: {found:.3?}, noise alone {twin:.3?}");
