@@ -41,27 +41,21 @@ pub(super) fn stride(nx: usize) -> usize {
 /// Scales the variance of the blocks by the smoothed ratio of the replicas' power to it, interpolated along the readout
 /// between the measured places.
 ///
-/// `variance` is `[pe2, pe1, ro]` of one set; `power`, the mean squared magnitude per component of so many `replicas`,
-/// is `[pe2, pe1, place]`.
-pub(super) fn scale_by_replicas(
-    variance: &mut [f32],
-    power: &[f32],
-    matrix: [usize; 3],
-    replicas: usize,
-) {
+/// `variance` is `[pe2, pe1, ro]` of one set; `power`, the replicas' mean squared magnitude per component, is
+/// `[pe2, pe1, place]`.
+pub(super) fn scale_by_replicas(variance: &mut [f32], power: &[f32], matrix: [usize; 3]) {
     let [nz, ny, nx] = matrix;
     let stride = stride(nx);
     let places: Vec<usize> = (stride / 2..nx).step_by(stride).collect();
     let n = places.len();
-    // Every voxel is first divided by its own variance, and logarithms are averaged, so that neither voxels of large
-    // variance nor steep peaks rule their neighbours.
+    // Every voxel is first divided by its own variance, so that one of large variance does not rule its neighbours.
     let mut ratio = vec![0.0f32; nz * ny * n];
     let mut count = vec![0.0f32; nz * ny * n];
     for row in 0..nz * ny {
         for (i, x) in places.iter().enumerate() {
-            let (v, p) = (variance[row * nx + x], power[row * n + i]);
-            if v > 0.0 && p > 0.0 {
-                ratio[row * n + i] = (p / v).ln();
+            let v = variance[row * nx + x];
+            if v > 0.0 {
+                ratio[row * n + i] = power[row * n + i] / v;
                 count[row * n + i] = 1.0;
             }
         }
@@ -75,12 +69,9 @@ pub(super) fn scale_by_replicas(
         box_sum(&mut ratio, [nz, ny, n], axis, half);
         box_sum(&mut count, [nz, ny, n], axis, half);
     }
-    // The logarithm of a mean of `m` exponentially distributed powers is low by `ln m - digamma(m)`.
-    let m = replicas as f32;
-    let low = 1.0 / (2.0 * m) + 1.0 / (12.0 * m * m);
     // The overall mean stands in where a neighbourhood holds no sensitivity.
     for (r, c) in ratio.iter_mut().zip(&count) {
-        *r = (low + if *c > 0.0 { *r / c } else { mean }).exp();
+        *r = if *c > 0.0 { *r / c } else { mean };
     }
     for (row, variance) in variance.chunks_exact_mut(nx).enumerate() {
         let ratio = &ratio[row * n..(row + 1) * n];

@@ -142,7 +142,7 @@ fn run_as<V: Value>(
                 let power: Vec<f32> = (set * plane..(set + 1) * plane)
                     .flat_map(|row| measured.iter().map(move |power| power[row]))
                     .collect();
-                noise::scale_by_replicas(variance, &power, csm.matrix, job.replicas);
+                noise::scale_by_replicas(variance, &power, csm.matrix);
             }
         }
         let std: Vec<f32> = variance.iter().map(|v| v.sqrt()).collect();

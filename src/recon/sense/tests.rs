@@ -612,7 +612,7 @@ fn noise_map_is_that_of_the_whole_reconstruction_for_irregular_masks() {
         let [found, _] = noise_ratios(&phantom, &csm, &mask, 3e-3);
         println!("{what}: {found:.3?}");
         assert!((found[1] - 1.0).abs() < 0.03, "{what}: {found:?}");
-        assert!(found[0] > 0.78 && found[2] < 1.3, "{what}: {found:?}");
+        assert!(found[0] > 0.75 && found[2] < 1.25, "{what}: {found:?}");
         if !what.contains("a piece") {
             continue;
         }
