@@ -378,13 +378,12 @@ impl Recon {
         );
         let low = LowRes::from_acs(&acs, self.params.combine.centre);
         if self.unmixes_images(frame)? {
-            let unfolded = fold::unfold(&frame.kspace, &weights, &low);
+            let unfolded = fold::unfold(&frame.kspace, &weights, &low, &self.fill_extent);
             log.step(
                 "recon/grappa/unmix",
-                "folded images unmixed and combined (adaptive) in one step; lines measured outside the pattern take \
-                 the place of their predictions",
+                "folded images unmixed and combined (adaptive) in one step, as if k-space had been filled",
             );
-            let (variance, gfactor) = self.grappa_noise(frame, &weights, &unfolded.power, 1.0);
+            let (variance, gfactor) = self.grappa_noise(frame, &weights, &unfolded.power);
             return Ok(OnGrid {
                 images: unfolded.voxels,
                 variance,
@@ -440,8 +439,7 @@ impl Recon {
         Err(ReconError::Pattern {
             method: "grappa.apply = \"image\"",
             found: format!("{}, combination {:?}", auto::describe(&self.sampling), self.params.combine.method),
-            hint: "image unmixing needs a 2D scan whose pattern covers the whole grid a whole number of times, and \
-                   `combine.method = \"adaptive\"`; set `grappa.apply = \"kspace\"`"
+            hint: "image unmixing needs a 2D scan and `combine.method = \"adaptive\"`; set `grappa.apply = \"kspace\"`"
                 .into(),
         })
     }
@@ -471,9 +469,7 @@ impl Recon {
             // A root sum of squares is, to first order, the matched filter with the images themselves.
             _ => unmix::power(weights, low, [nz, ny, nx]),
         };
-        let own = &self.sampling.acs;
-        let edges = noise::edge_factor(&frame.kspace, weights, &self.fill_extent, own);
-        let (variance, gfactor) = self.grappa_noise(frame, weights, &power, edges);
+        let (variance, gfactor) = self.grappa_noise(frame, weights, &power);
         Ok(self.combined(images, combination, csm, variance, Some(gfactor)))
     }
 
@@ -481,14 +477,12 @@ impl Recon {
     ///
     /// The unmixing weights give the noise of images made from lattice lines alone. Calibration lines that are
     /// measured anyway replace predicted ones, and in their band noise is that of a full measurement: the variance is
-    /// the mean of both, weighted with the share of lines, and less (`edges`) where windows are cut at the edges of
-    /// k-space.
+    /// the mean of both, weighted with the share of lines, and less where windows are cut at the edges of k-space.
     fn grappa_noise(
         &self,
         frame: &Frame,
         weights: &Weights,
         power: &[f32],
-        edges: f32,
     ) -> (Vec<f32>, Vec<f32>) {
         let r = weights.window.lattice.reduction() as f32;
         let own = &self.sampling.acs;
@@ -499,6 +493,7 @@ impl Recon {
             0.0
         };
         let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
+        let edges = noise::edge_factor(&frame.kspace, weights, &self.fill_extent, own);
         let variance = power
             .iter()
             .map(|p| averages * ((1.0 - share) * edges * p / r + share))

@@ -1,16 +1,18 @@
-//! Unmixing of folded images, the fast way: 2D scans whose pattern closes over the grid.
+//! Unmixing of folded images, the fast way: 2D scans.
 //!
-//! Lattice lines + [`Weights`] + [`LowRes`] -> combined image and power of its weights. Only transforms of the size of
-//! what was measured are made of the data (length `n / R` along the phase-encoding axis), the unmixing weights are
-//! calculated on the smallest grid that holds their spectra, and both meet in one pass over the columns, eight at a
-//! time, so that nothing of the size of all coil images is ever stored.
+//! Lattice lines + [`Weights`] + [`LowRes`] -> combined image and power of its weights. Where the pattern closes over the
+//! grid, only transforms of the length of what was measured are made of the data (`n / R` along the phase-encoding
+//! axis); the unmixing weights are calculated on the smallest grid that holds their spectra, and both meet in one pass
+//! over the columns, eight at a time, so that nothing of the size of all coil images is ever stored.
 //!
-//! Lines measured outside the pattern (calibration lines) take the place of their prediction: the difference of the two
-//! is combined while it is still k-space along y, where both it and the low-resolution images have few rows.
+//! A product in the image is a convolution that wraps round in k-space, knows no measured lines but the pattern's, and
+//! fills what was never asked for. Where that is not what [`super::fill`] would have done (calibration lines, the edges
+//! of k-space, partial Fourier), the difference of the two is combined while it is still k-space along y, where both it
+//! and the low-resolution images have few rows.
 //!
 //! # Numerics
-//! The same image as filling k-space and combining, up to rounding, but for windows at the edges of k-space: they see
-//! the other edge instead of zeros. Coils are summed in order.
+//! The same image as filling k-space and combining, up to rounding and to windows at the ends of the readout: they see
+//! the other end instead of zeros. Coils are summed in order.
 
 use std::sync::Arc;
 
@@ -19,12 +21,13 @@ use rayon::prelude::*;
 
 use super::calibrate::Weights;
 use super::unmix::{coarse_grid, smooth_length, turn, unmixing};
+use super::window::Window;
 use crate::data::{KSpace, Line};
 use crate::num::complex::{Kernel, dispatch, mul};
 use crate::num::fft::{Direction, Fft, fft2};
 use crate::num::lanes::{LANES, LaneFft, Lanes, add_power, gather_columns, mul_add};
-use crate::recon::combine::low_res::{LowRes, reciprocal, unit};
-use crate::recon::sampling::Lattice;
+use crate::recon::combine::low_res::LowRes;
+use crate::recon::sampling::{Block, Lattice};
 
 /// Combined image and power of the unmixing weights, `[y, x]`.
 pub(crate) struct Unfolded {
@@ -32,18 +35,9 @@ pub(crate) struct Unfolded {
     pub(crate) power: Vec<f32>,
 }
 
-/// Whether [`unfold`] can be used: one dimension, every lattice line of the grid measured, a whole number of them.
+/// Whether [`unfold`] can be used: one phase-encoding axis.
 pub(crate) fn applies(kspace: &KSpace, lattice: &Lattice) -> bool {
-    let n1 = kspace.shape.pe1;
-    kspace.shape.pe2 == 1
-        && lattice.r2 == 1
-        && n1.is_multiple_of(lattice.r1)
-        && kspace
-            .lines
-            .iter()
-            .filter(|l| lattice.contains(0, i64::from(l.pe1)))
-            .count()
-            == n1 / lattice.r1
+    kspace.shape.pe2 == 1 && lattice.r2 == 1
 }
 
 /// Spectra `[item, row, x]`: transformed along x, still k-space along y.
@@ -77,25 +71,20 @@ impl Hybrid {
         Lanes::load(&self.data[start + x..start + self.nx])
     }
 
-    /// Columns of one item from `x`, transformed along y into `out`, neither centred nor scaled: row `rows/2` is line
-    /// `shift`, lines that are not there are zero.
-    fn columns(&self, item: usize, x: usize, along_y: &AlongY, shift: i64, out: &mut [Lanes]) {
-        let ny = out.len();
+    /// Columns of one item from `x`, transformed along y into `out`, neither centred nor scaled; `places` says where
+    /// each row belongs, and what has no row is zero.
+    fn columns(&self, item: usize, x: usize, fft: &LaneFft, places: &[usize], out: &mut [Lanes]) {
         let size = self.rows * self.nx;
-        let first = shift - (self.rows / 2) as i64;
-        let places: Vec<usize> = (first..first + self.rows as i64)
-            .map(|line| along_y.places[line.rem_euclid(ny as i64) as usize])
-            .collect();
-        if self.rows < ny {
+        if self.rows < out.len() {
             out.fill(Lanes::ZERO);
         }
         let rows = &self.data[item * size..(item + 1) * size];
-        gather_columns(rows, self.nx, x, &places, out);
-        along_y.fft.inverse(out);
+        gather_columns(rows, self.nx, x, places, out);
+        fft.inverse(out);
     }
 }
 
-/// Columns side by side, and the place of every line in them.
+/// Transform of columns, and the place of every line in them.
 struct AlongY {
     fft: Arc<LaneFft>,
     places: Vec<usize>,
@@ -107,14 +96,27 @@ impl AlongY {
         let places = fft.places();
         Self { fft, places }
     }
+
+    /// Places of lines counted from the centre of k-space, which may leave the grid and wrap round.
+    fn places(&self, lines: impl Iterator<Item = i64>) -> Vec<usize> {
+        let n = self.places.len() as i64;
+        lines
+            .map(|line| self.places[line.rem_euclid(n) as usize])
+            .collect()
+    }
+
+    /// Places of the rows of a centred spectrum whose middle is line `shift`.
+    fn centred(&self, spectrum: &Hybrid, shift: i64) -> Vec<usize> {
+        let first = shift - (spectrum.rows / 2) as i64;
+        self.places(first..first + spectrum.rows as i64)
+    }
 }
 
-/// Unmixes; call only where [`applies`].
-pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfolded {
+/// Unmixes; call only where [`applies`]. `extent`: the lines that may be filled.
+pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes, extent: &Block) -> Unfolded {
     let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
     let n_coils = kspace.shape.coil;
     let lattice = weights.window.lattice;
-    let m = ny / lattice.r1;
     let (small, _) = coarse_grid(weights, low, [1, ny, nx]);
     let mut conjugate = low.images(small);
     conjugate.iter_mut().for_each(|v| *v = v.conj());
@@ -127,48 +129,59 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
     let reference = Hybrid::new(&reference, low.support[1], low.support[2], nx);
     let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
     let folded = hybrid_rows(kspace, on_pattern);
-    let beside = Beside::new(kspace, weights, low, |l| !on_pattern(l));
+    let beside = Beside::new(kspace, weights, low, extent);
 
+    let long = AlongY::new(ny);
     // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
-    let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
-    let [long, short] = [ny, m].map(AlongY::new);
+    let is_closed = folded.rows * lattice.r1 == ny;
+    let m = if is_closed { folded.rows } else { ny };
+    let short = AlongY::new(m);
+    let (shift, folded_places) = if is_closed {
+        let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
+        (shift, short.centred(&folded, 0))
+    } else {
+        let lines = kspace.lines.iter().filter(|l| on_pattern(l));
+        let lines = lines.map(|l| i64::from(l.pe1) - (ny / 2) as i64);
+        (0, short.places(lines))
+    };
+    let numerator_places = long.centred(&numerators, shift);
+    let power_places = long.centred(&power, 0);
+    let reference_places = long.centred(&reference, 0);
     // What the unitary transforms would have scaled with.
     let long_scale = 1.0 / (ny as f32).sqrt();
-    let scale = long_scale / ((m * lattice.r1) as f32).sqrt();
+    let scale = 1.0 / ny as f32;
     let blocks: Vec<(Vec<Lanes>, Vec<[f32; LANES]>)> = (0..nx.div_ceil(LANES))
         .into_par_iter()
-        .map(|block| {
+        .map_init(Work::default, |work, block| {
             let x = block * LANES;
-            let mut u = vec![Lanes::ZERO; ny];
-            let mut a = vec![Lanes::ZERO; m];
+            let [u, a, phase] = work.buffers(ny, m);
             let mut sum = vec![Lanes::ZERO; ny];
             let mut gain = vec![[0.0f32; LANES]; ny];
             for coil in 0..n_coils {
-                numerators.columns(coil, x, &long, shift, &mut u);
-                folded.columns(coil, x, &short, 0, &mut a);
-                add_power(&mut gain, &u);
+                numerators.columns(coil, x, &long.fft, &numerator_places, u);
+                folded.columns(coil, x, &short.fft, &folded_places, a);
+                add_power(&mut gain, u);
                 for (sum, u) in sum.chunks_exact_mut(m).zip(u.chunks_exact(m)) {
-                    mul_add(sum, u, &a);
+                    mul_add(sum, u, a);
                 }
             }
             if let Some(beside) = &beside {
-                beside.combine(&folded, x, &long, &mut u);
-                for (sum, u) in sum.iter_mut().zip(&u) {
+                beside.combine(&folded, x, &long, u);
+                for (sum, u) in sum.iter_mut().zip(&*u) {
                     *sum = sum.plus_product::<false, false>(*u, Lanes::splat(Complex32::ONE));
                 }
             }
-            power.columns(0, x, &long, 0, &mut u);
-            let mut phase = vec![Lanes::ZERO; ny];
-            reference.columns(0, x, &long, 0, &mut phase);
-            for y in 0..ny {
-                for (l, gain) in gain[y].iter_mut().enumerate() {
-                    let inverse = reciprocal(u[y].re[l] * long_scale * power_scale);
-                    let turn = unit(phase[y].get(l)) * (scale * inverse.sqrt());
-                    let v = sum[y].get(l) * turn;
-                    sum[y].set(l, v);
-                    *gain *= inverse * long_scale * long_scale;
-                }
-            }
+            power.columns(0, x, &long.fft, &power_places, u);
+            reference.columns(0, x, &long.fft, &reference_places, phase);
+            dispatch(Normalise {
+                sum: &mut sum,
+                gain: &mut gain,
+                power: u,
+                phase,
+                power_scale: long_scale * power_scale,
+                gain_scale: long_scale * long_scale,
+                scale,
+            });
             (sum, gain)
         })
         .collect();
@@ -187,6 +200,65 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes) -> Unfold
             }
         });
     Unfolded { voxels, power }
+}
+
+/// Columns that are used again for every block.
+#[derive(Default)]
+struct Work {
+    long: Vec<Lanes>,
+    short: Vec<Lanes>,
+    phase: Vec<Lanes>,
+}
+
+impl Work {
+    fn buffers(&mut self, ny: usize, m: usize) -> [&mut [Lanes]; 3] {
+        self.long.resize(ny, Lanes::ZERO);
+        self.short.resize(m, Lanes::ZERO);
+        self.phase.resize(ny, Lanes::ZERO);
+        [&mut self.long, &mut self.short, &mut self.phase]
+    }
+}
+
+/// Combined numerators to voxels: divided by the root sum of squares of the low-resolution images, with the phase of
+/// the reference coil; the gains likewise. Where no coil sees anything, zero.
+struct Normalise<'a> {
+    sum: &'a mut [Lanes],
+    gain: &'a mut [[f32; LANES]],
+    /// Squared root sum of squares over `power_scale`, real.
+    power: &'a [Lanes],
+    phase: &'a [Lanes],
+    power_scale: f32,
+    gain_scale: f32,
+    scale: f32,
+}
+
+impl Kernel for Normalise<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let rows = self
+            .sum
+            .iter_mut()
+            .zip(self.gain)
+            .zip(self.power.iter().zip(self.phase));
+        for ((sum, gain), (power, phase)) in rows {
+            let mut turn = Lanes::ZERO;
+            for l in 0..LANES {
+                let p = power.re[l] * self.power_scale;
+                let inverse = if p > f32::MIN_POSITIVE { 1.0 / p } else { 0.0 };
+                gain[l] *= inverse * self.gain_scale;
+                let (re, im) = (phase.re[l], phase.im[l]);
+                let norm = (re * re + im * im).sqrt();
+                let scale = self.scale * inverse.sqrt();
+                let is_phase = norm > f32::MIN_POSITIVE;
+                let part = if is_phase { scale / norm } else { scale };
+                turn.re[l] = part * if is_phase { re } else { 1.0 };
+                turn.im[l] = part * if is_phase { im } else { 0.0 };
+            }
+            *sum = Lanes::ZERO.plus_product::<FMA, false>(*sum, turn);
+        }
+    }
 }
 
 /// Some measured lines of every coil, transformed along x: `[coil, line, x]`.
@@ -210,44 +282,29 @@ fn hybrid_rows(kspace: &KSpace, wanted: impl Fn(&Line) -> bool) -> Hybrid {
     Hybrid { rows, nx, data }
 }
 
-/// Measured lines outside the pattern, to be combined in place of their predictions.
+/// A line of which the wrapped convolution does not make what filling would.
+struct Differing {
+    line: usize,
+    /// Its row in [`Beside::measured`], if it was measured outside the pattern.
+    measured: Option<usize>,
+    /// Contributions to take away: `target * sources + source`, and the row of the pattern.
+    terms: Vec<(usize, usize)>,
+}
+
+/// What filling makes beyond the wrapped convolution of the pattern's lines.
 struct Beside<'a> {
     weights: &'a Weights,
-    /// `[coil, line, x]`.
+    lines: Vec<Differing>,
+    /// Lines measured outside the pattern, `[coil, line, x]`.
     measured: Hybrid,
-    /// Line, target of the window, and the pattern's rows that predict it, one per source.
-    lines: Vec<(usize, usize, Vec<usize>)>,
     /// Conjugate low-resolution images, `[coil, row, x]`, DC in the middle row.
     conjugate: Hybrid,
 }
 
 impl<'a> Beside<'a> {
-    /// `None` when no line lies outside the pattern.
-    fn new(
-        kspace: &KSpace,
-        weights: &'a Weights,
-        low: &LowRes,
-        wanted: impl Fn(&Line) -> bool,
-    ) -> Option<Self> {
-        let window = &weights.window;
-        let (r, o) = (window.lattice.r1 as i64, window.lattice.o1 as i64);
-        let m = (kspace.shape.pe1 / window.lattice.r1) as i64;
-        let lines: Vec<(usize, usize, Vec<usize>)> = kspace
-            .lines
-            .iter()
-            .filter(|l| wanted(l))
-            .filter_map(|l| {
-                let step = (i64::from(l.pe1) - o).rem_euclid(r);
-                let base = (i64::from(l.pe1) - o - step) / r;
-                let target = window.targets.iter().position(|t| t.1 == step)?;
-                let row = |s: &(i64, i64)| (base + s.1 / r).rem_euclid(m) as usize;
-                Some((
-                    l.pe1 as usize,
-                    target,
-                    window.sources.iter().map(row).collect(),
-                ))
-            })
-            .collect();
+    /// `None` when nothing differs.
+    fn new(kspace: &KSpace, weights: &'a Weights, low: &LowRes, extent: &Block) -> Option<Self> {
+        let lines = differing(kspace, &weights.window, extent);
         if lines.is_empty() {
             return None;
         }
@@ -258,27 +315,31 @@ impl<'a> Beside<'a> {
             spectrum.reverse();
             spectrum.iter_mut().for_each(|v| *v = v.conj());
         }
+        let lattice = weights.window.lattice;
         Some(Self {
             weights,
-            measured: hybrid_rows(kspace, wanted),
             lines,
+            measured: hybrid_rows(kspace, |l| !lattice.contains(0, i64::from(l.pe1))),
             conjugate: Hybrid::new(&spectra, low.support[1], low.support[2], kspace.shape.ro),
         })
     }
 
-    /// Measured minus predicted lines, times the conjugate images, summed over coils: eight columns from `x`,
-    /// transformed along y into `out`, as [`Hybrid::columns`] does.
+    /// The differences times the conjugate images, summed over coils: eight columns from `x`, transformed along y into
+    /// `out`, as [`Hybrid::columns`] does.
     fn combine(&self, folded: &Hybrid, x: usize, along_y: &AlongY, out: &mut [Lanes]) {
         let n_coils = self.weights.n_coils;
         out.fill(Lanes::ZERO);
+        let coils = |line: &Differing| {
+            let row = line.measured;
+            (0..n_coils)
+                .map(move |coil| row.map_or(Lanes::ZERO, |row| self.measured.lanes(coil, row, x)))
+        };
         dispatch(Difference {
             beside: self,
             folded,
             x,
             predictors: self.predictors(x),
-            difference: (0..self.lines.len() * n_coils)
-                .map(|i| self.measured.lanes(i % n_coils, i / n_coils, x))
-                .collect(),
+            difference: self.lines.iter().flat_map(coils).collect(),
             conjugate: (0..self.conjugate.rows * n_coils)
                 .map(|i| self.conjugate.lanes(i % n_coils, i / n_coils, x))
                 .collect(),
@@ -318,6 +379,61 @@ impl<'a> Beside<'a> {
     }
 }
 
+/// The lines that filling ([`super::fill`]) treats otherwise than the wrapped convolution does.
+fn differing(kspace: &KSpace, window: &Window, extent: &Block) -> Vec<Differing> {
+    let ny = kspace.shape.pe1 as i64;
+    let on_pattern = |line: i64| window.lattice.contains(0, line);
+    // Rows of the measured lines: of the pattern, and beside it.
+    let mut pattern = vec![None; ny as usize];
+    let mut beside = vec![None; ny as usize];
+    let (mut n_pattern, mut n_beside) = (0, 0);
+    for line in &kspace.lines {
+        let (rows, n) = if on_pattern(i64::from(line.pe1)) {
+            (&mut pattern, &mut n_pattern)
+        } else {
+            (&mut beside, &mut n_beside)
+        };
+        rows[line.pe1 as usize] = Some(*n);
+        *n += 1;
+    }
+    let n_sources = window.sources.len();
+    (0..ny)
+        .filter_map(|line| {
+            let at = line as usize;
+            let is_measured = pattern[at].is_some() || beside[at].is_some();
+            let mut terms = Vec::new();
+            for (t, target) in window.targets.iter().enumerate() {
+                let base = line - target.1;
+                let is_there = |k: i64| (0..ny).contains(&k) && pattern[k as usize].is_some();
+                let seen = window
+                    .sources
+                    .iter()
+                    .filter(|s| is_there(base + s.1))
+                    .count();
+                let is_filled = !is_measured
+                    && extent.contains(0, at)
+                    && on_pattern(base)
+                    && 2 * seen >= n_sources;
+                for (s, source) in window.sources.iter().enumerate() {
+                    let from = base + source.1;
+                    let Some(row) = pattern[from.rem_euclid(ny) as usize] else {
+                        continue;
+                    };
+                    if !(is_filled && (0..ny).contains(&from)) {
+                        terms.push((t * n_sources + s, row));
+                    }
+                }
+            }
+            let measured = beside[at];
+            (measured.is_some() || !terms.is_empty()).then_some(Differing {
+                line: at,
+                measured,
+                terms,
+            })
+        })
+        .collect()
+}
+
 /// See [`Beside::predictors`].
 struct Predictors<'a> {
     values: &'a [Complex32],
@@ -352,7 +468,7 @@ struct Difference<'a> {
     folded: &'a Hybrid,
     x: usize,
     predictors: Vec<Lanes>,
-    /// Measured lines, `[line, coil]`.
+    /// What was measured of the lines, `[line, coil]`; zero otherwise.
     difference: Vec<Lanes>,
     /// `[row, coil]`.
     conjugate: Vec<Lanes>,
@@ -366,19 +482,14 @@ impl Kernel for Difference<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
         let n = self.beside.weights.n_coils;
-        let n_sources = self.beside.weights.window.sources.len();
         let ny = self.out.len() as i64;
         let half = (self.beside.conjugate.rows / 2) as i64;
-        let lines = self
-            .beside
-            .lines
-            .iter()
-            .zip(self.difference.chunks_exact_mut(n));
-        for ((line, target, rows), difference) in lines {
-            for (source, row) in rows.iter().enumerate() {
+        let lines = self.beside.lines.iter();
+        for (line, difference) in lines.zip(self.difference.chunks_exact_mut(n)) {
+            for &(predictor, row) in &line.terms {
                 for coil in 0..n {
-                    let from = self.folded.lanes(coil, *row, self.x);
-                    let at = ((target * n_sources + source) * n + coil) * n;
+                    let from = self.folded.lanes(coil, row, self.x);
+                    let at = (predictor * n + coil) * n;
                     for (d, w) in difference.iter_mut().zip(&self.predictors[at..at + n]) {
                         *d = d.plus_product::<FMA, false>(*w, from);
                     }
@@ -389,7 +500,7 @@ impl Kernel for Difference<'_> {
                 for (s, d) in conjugate.iter().zip(&*difference) {
                     sum = sum.plus_product::<FMA, false>(*s, *d);
                 }
-                let at = (*line as i64 - ny / 2 + j as i64 - half).rem_euclid(ny) as usize;
+                let at = (line.line as i64 - ny / 2 + j as i64 - half).rem_euclid(ny) as usize;
                 let out = &mut self.out[self.places[at]];
                 *out = out.plus_product::<FMA, false>(sum, Lanes::splat(Complex32::ONE));
             }

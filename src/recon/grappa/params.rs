@@ -12,8 +12,7 @@ use crate::recon::tikhonov::Lambda;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Apply {
-    /// In the image where that is possible (2D, the pattern covers the grid a whole number of times, adaptive
-    /// combination), in k-space otherwise.
+    /// In the image where that is possible (2D, adaptive combination), in k-space otherwise.
     #[default]
     Auto,
     /// Fill the missing lines; measured samples stay as they are, bit for bit.
