@@ -348,7 +348,7 @@ fn recon(job: &Job, method: Method) {
     };
     params.outputs.gfactor = job.options.contains_key("gfactor");
     if let Some(lines) = job.options.get("window") {
-        params.grappa.window_pe1 = lines.parse().unwrap();
+        params.grappa.window_pe1 = lines.parse().ok();
     }
     params.grappa.apply = match job.options.get("apply").map(String::as_str) {
         Some("image") => Apply::Image,

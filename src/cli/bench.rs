@@ -1,7 +1,7 @@
 //! `cauda bench`: a simulated scanner against a server, and how long every image took.
 //!
 //! Method. One frame is simulated and sent again and again with its repetition counter counted up, at a pace or flat
-//! out. The latency of a frame is measured at the client, by its clock alone: from the moment when the last readout was
+//! out; interleaved scans send its lines by turns. The latency of a frame is measured at the client, by its clock alone: from the moment when the last readout was
 //! given to the socket to the moment when the whole image was read from it. So it holds for any MRD server
 //! (`--against`), and network and socket are part of it. Frames of the warm-up are sent and not counted. Without
 //! `--against` the server runs in this process, and client and server share its cores.
@@ -46,6 +46,9 @@ pub struct Args {
     /// Acceleration; calibration lines come in front of the first frame
     #[arg(long, value_name = "R", default_value_t = 3)]
     accel: usize,
+    /// No calibration lines: every frame measures other lines than the one before (TGRAPPA)
+    #[arg(long)]
+    interleaved: bool,
     /// Frames per second; 0 is flat out
     #[arg(long, value_name = "HZ", default_value_t = 0.0)]
     rate: f64,
@@ -116,6 +119,7 @@ pub(super) struct BenchReport {
     matrix: usize,
     coils: usize,
     acceleration: usize,
+    is_interleaved: bool,
     rate_hz: f64,
     in_flight: u64,
     threads: usize,
@@ -139,22 +143,24 @@ pub(super) struct BenchReport {
     texts: Vec<String>,
 }
 
-/// The scan: what comes once, and one frame that is sent again and again.
+/// The scan: what comes once, and the frames that are sent by turns, again and again.
 struct Scan {
     header: Header,
     once: Vec<Acquisition>,
-    frame: Vec<Acquisition>,
+    frames: Vec<Vec<Acquisition>>,
 }
 
 fn scan(args: &Args) -> Result<Scan, Fault> {
     let wrong = |text: String| Fault::new(FaultKind::Protocol, "phantom", text);
     let preset = Simulate::preset("small").ok_or_else(|| wrong("no preset small".into()))?;
+    let is_interleaved = args.interleaved && args.accel > 1;
+    let accel = if is_interleaved { 1 } else { args.accel };
     let sim = Simulate {
         matrix: [args.matrix, args.matrix, 1],
         n_slices: 1,
         n_coils: args.coils,
-        acceleration: [args.accel, 1],
-        acs: if args.accel > 1 { [24, 0] } else { [0, 0] },
+        acceleration: [accel, 1],
+        acs: if accel > 1 { [24, 0] } else { [0, 0] },
         calibration: CalibrationLines::Separate,
         ..preset
     };
@@ -167,6 +173,14 @@ fn scan(args: &Args) -> Result<Scan, Fault> {
             maximum: last,
             center: 0,
         });
+        if is_interleaved {
+            e.parallel_imaging = Some(ismrmrd::header::ParallelImaging {
+                acceleration_factor: [args.accel as u32, 1],
+                calibration_mode: Some("interleaved".into()),
+                interleaving_dimension: Some("repetition".into()),
+                multiband: None,
+            });
+        }
     }
     let is_once = |a: &Acquisition| {
         a.head.has(AcquisitionFlag::IsNoiseMeasurement)
@@ -176,10 +190,25 @@ fn scan(args: &Args) -> Result<Scan, Fault> {
     for a in &mut frame {
         a.head.clear(AcquisitionFlag::LastInMeasurement);
     }
+    let frames = if is_interleaved {
+        let every = |offset| {
+            let lines = frame
+                .iter()
+                .filter(|a| usize::from(a.head.idx.kspace_encode_step_1) % args.accel == offset);
+            let mut lines: Vec<Acquisition> = lines.cloned().collect();
+            if let Some(last) = lines.last_mut() {
+                last.head.set(AcquisitionFlag::LastInSlice);
+            }
+            lines
+        };
+        (0..args.accel).map(every).collect()
+    } else {
+        vec![frame]
+    };
     Ok(Scan {
         header,
         once,
-        frame,
+        frames,
     })
 }
 
@@ -341,6 +370,7 @@ fn measure(
         matrix: args.matrix,
         coils: args.coils,
         acceleration: args.accel,
+        is_interleaved: args.interleaved,
         rate_hz: args.rate,
         in_flight: args.in_flight,
         threads,
@@ -443,14 +473,14 @@ fn send(
     for readout in &scan.once {
         client.readout(&readout.as_ref())?;
     }
-    let mut frame = scan.frame.clone();
+    let mut frames = scan.frames.clone();
+    let n_frames = frames.len();
     let begun = Instant::now();
-    let per_readout = if args.rate > 0.0 {
-        1.0 / args.rate / frame.len().max(1) as f64
+    let per_frame = if args.rate > 0.0 {
+        1.0 / args.rate
     } else {
         0.0
     };
-    let mut count = 0_u64;
     let mut warm = (None, begun);
     for (repetition, mark) in sent_at.iter().enumerate() {
         if repetition == usize::from(args.warm_up) {
@@ -465,14 +495,16 @@ fn send(
             // Yielding instead would take the core that the server needs.
             std::thread::sleep(Duration::from_micros(50));
         }
-        for readout in &mut frame {
+        let frame = &mut frames[repetition % n_frames];
+        let per_readout = per_frame / frame.len().max(1) as f64;
+        for (i, readout) in frame.iter_mut().enumerate() {
             readout.head.idx.repetition = repetition as u16;
-            if per_readout > 0.0 {
-                let due = begun + Duration::from_secs_f64(per_readout * count as f64);
+            if per_frame > 0.0 {
+                let due = per_frame * repetition as f64 + per_readout * i as f64;
+                let due = begun + Duration::from_secs_f64(due);
                 client.flush()?;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            count += 1;
             client.readout(&readout.as_ref())?;
         }
         client.flush()?;

@@ -19,6 +19,7 @@ mod job;
 mod noise;
 mod oversampling;
 mod params;
+mod rolling;
 mod sort;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,9 @@ use rayon::prelude::*;
 
 pub use error::IngestError;
 pub use noise::{Dwell, NoiseAccumulator, NoiseError, noise_covariance, whitening};
-pub use params::{Averages, BadCoil, Directions, IngestParams, LinesOutside, Release, Whiten};
+pub use params::{
+    Averages, BadCoil, Directions, IngestParams, Interleaved, LinesOutside, Release, Whiten,
+};
 pub use sort::PendingFrame;
 
 use crate::data::{FrameKey, NoiseCovariance, Note, Scan, ScanEncoding, Step};
@@ -87,6 +90,8 @@ pub struct Ingest {
     released: BTreeSet<FrameKey>,
     /// Calibration-only lines of a slice, kept for frames of the same slice that come without.
     references: BTreeMap<(u16, u16), Arc<Vec<PlacedLine>>>,
+    /// Frames of interleaved scans, which calibrate each other.
+    rolling: BTreeMap<FrameKey, rolling::Rolling>,
     contexts: Option<Vec<Option<Arc<FrameContext>>>>,
     /// Coils of the imaging readouts and the readout that set them.
     coils: Option<(usize, u64)>,
@@ -140,6 +145,7 @@ impl Ingest {
             growing: BTreeMap::new(),
             released: BTreeSet::new(),
             references: BTreeMap::new(),
+            rolling: BTreeMap::new(),
             contexts: None,
             coils: None,
             is_alive: Vec::new(),
@@ -566,6 +572,12 @@ impl Ingest {
         for (key, g) in growing {
             frames.extend(self.release(key, g));
         }
+        // Fewer frames than make a full k-space: whether they can be calibrated is for reconstruction to say.
+        let is_sliding = self.params.interleaved == Interleaved::SlidingWindow;
+        for mut rolling in std::mem::take(&mut self.rolling).into_values() {
+            let waiting = rolling.release(is_sliding).into_iter();
+            frames.extend(waiting.filter_map(|f| self.pend(f.key, f.growing, vec![f.note])));
+        }
         self.counts.notes(&mut notes);
         for (coil, _) in self.is_alive.iter().enumerate().filter(|(_, a)| !**a) {
             notes.push(Note::new(
@@ -601,16 +613,32 @@ impl Ingest {
         }
     }
 
-    fn release(&mut self, key: FrameKey, mut g: Growing) -> Option<PendingFrame> {
+    fn release(&mut self, key: FrameKey, g: Growing) -> Vec<PendingFrame> {
         let lines = g.imaging.iter().chain(&g.calibration);
         let bytes =
             lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<crate::data::Complex32>();
         self.held_bytes = self.held_bytes.saturating_sub(bytes as u64);
         self.keep_reference(&key, &g.calibration);
         if g.imaging.is_empty() {
-            return None; // calibration only: kept as reference of its slice
+            return Vec::new(); // calibration only: kept as reference of its slice
         }
-        let mut notes = Vec::new();
+        let encoding = self.scan.encodings.get(usize::from(key.encoding_idx));
+        if let Some(Some(e)) = encoding
+            && let Some(n_frames) = rolling::n_frames(e)
+            && g.calibration.is_empty()
+        {
+            let is_sliding = self.params.interleaved == Interleaved::SlidingWindow;
+            let rolling = self.rolling.entry(rolling::series(&key)).or_default();
+            let ready = rolling.push(key, g, e, n_frames, is_sliding).into_iter();
+            return ready
+                .filter_map(|f| self.pend(f.key, f.growing, vec![f.note]))
+                .collect();
+        }
+        self.pend(key, g, Vec::new()).into_iter().collect()
+    }
+
+    /// With the calibration lines that it has, or those of its slice.
+    fn pend(&self, key: FrameKey, mut g: Growing, mut notes: Vec<Note>) -> Option<PendingFrame> {
         let calibration = if g.calibration.is_empty() {
             match self.references.get(&(key.encoding_idx, key.slice_idx)) {
                 Some(shared) => {

@@ -66,6 +66,19 @@ pub enum Release {
     End,
 }
 
+/// What the frames of an interleaved scan, of which each measures other lines, are to each other.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Interleaved {
+    /// Each is an image of its own lines, calibrated from the last frames together (TGRAPPA, TSENSE).
+    #[default]
+    Parallel,
+    /// Each takes its missing lines from the frames before it.
+    SlidingWindow,
+}
+
 /// Which way the stated directions run.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
@@ -97,6 +110,9 @@ pub struct IngestParams {
     pub lines_outside: LinesOutside,
     /// When a frame is handed on: `flags`, `end`.
     pub release: Release,
+    /// Frames of an interleaved scan: `parallel` (each from its own lines, calibrated from the last frames together),
+    /// `sliding_window` (missing lines from the frames before).
+    pub interleaved: Interleaved,
     /// Which way the stated directions run: `by_vendor` (Siemens raw data are made for a forward transform from k-space
     /// to image; their directions are turned, with a mark), `as_stated` (k-space was conjugated on the way).
     pub directions: Directions,
@@ -120,6 +136,7 @@ impl Default for IngestParams {
             duplicate_coil: BadCoil::Refuse,
             lines_outside: LinesOutside::Refuse,
             release: Release::Flags,
+            interleaved: Interleaved::Parallel,
             directions: Directions::ByVendor,
             noise_from_edges: false,
             dwell_us: None,

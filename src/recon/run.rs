@@ -362,7 +362,18 @@ impl Recon {
             return Err(ReconError::Bug("grappa was chosen without a window".into()));
         };
         let (ridge, chosen) = self.ridge(frame, &acs);
-        let weights = calibrate(&acs, window, &self.params.grappa, ridge)?;
+        let is_image = self.unmixes_images(frame)?;
+        // The fit is a chain of small steps, of which other threads make little: what does not need it goes beside it.
+        let (weights, (low, prepared)) = rayon::join(
+            || calibrate(&acs, window, &self.params.grappa, ridge),
+            || {
+                let low = LowRes::from_acs(&acs, self.params.combine.centre);
+                let prepared =
+                    is_image.then(|| fold::Prepared::new(&frame.kspace, window.lattice, &low));
+                (low, prepared)
+            },
+        );
+        let weights = weights?;
         log.step(
             "recon/grappa/calibrate",
             format!(
@@ -376,9 +387,9 @@ impl Recon {
                 self.choice.reason
             ),
         );
-        let low = LowRes::from_acs(&acs, self.params.combine.centre);
-        if self.unmixes_images(frame)? {
-            let unfolded = fold::unfold(&frame.kspace, &weights, &low, &self.fill_extent);
+        if let Some(prepared) = prepared {
+            let extent = &self.fill_extent;
+            let unfolded = fold::unfold(&frame.kspace, &prepared, &weights, &low, extent);
             log.step(
                 "recon/grappa/unmix",
                 "folded images unmixed and combined (adaptive) in one step, as if k-space had been filled",

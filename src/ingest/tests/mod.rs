@@ -2,6 +2,7 @@
 
 mod counters;
 mod noise;
+mod rolling;
 
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::{Acquisition, AcquisitionFlag as Flag};

@@ -112,24 +112,57 @@ impl AlongY {
     }
 }
 
+/// Everything that does not need the weights, so that it can be made while they are fitted.
+pub(crate) struct Prepared {
+    /// Lines of the pattern, and those measured beside it.
+    folded: Hybrid,
+    beside: Hybrid,
+    /// Squared root sum of squares of the low-resolution images, over `power_scale`.
+    power: Hybrid,
+    power_scale: f32,
+    reference: Hybrid,
+}
+
+impl Prepared {
+    pub(crate) fn new(kspace: &KSpace, lattice: Lattice, low: &LowRes) -> Self {
+        let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
+        let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
+        let (power, power_grid, power_scale) = squared_magnitude(low, ny, nx);
+        Self {
+            folded: hybrid_rows(kspace, on_pattern),
+            beside: hybrid_rows(kspace, |l| !on_pattern(l)),
+            power: Hybrid::new(&power, power_grid[0], power_grid[1], nx),
+            power_scale,
+            reference: Hybrid::new(&reference_spectrum(low), low.support[1], low.support[2], nx),
+        }
+    }
+}
+
 /// Unmixes; call only where [`applies`]. `extent`: the lines that may be filled.
-pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes, extent: &Block) -> Unfolded {
+pub(crate) fn unfold(
+    kspace: &KSpace,
+    prepared: &Prepared,
+    weights: &Weights,
+    low: &LowRes,
+    extent: &Block,
+) -> Unfolded {
     let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
     let n_coils = kspace.shape.coil;
     let lattice = weights.window.lattice;
+    let Prepared {
+        folded,
+        beside,
+        power,
+        power_scale,
+        reference,
+    } = prepared;
     let (small, _) = coarse_grid(weights, low, [1, ny, nx]);
     let mut conjugate = low.images(small);
     conjugate.iter_mut().for_each(|v| *v = v.conj());
     let mut numerators = unmixing(weights, &conjugate, small);
     fft2(&mut numerators, small[1], small[2], Direction::Forward);
     let numerators = Hybrid::new(&numerators, small[1], small[2], nx);
-    let (power, power_grid, power_scale) = squared_magnitude(low, ny, nx);
-    let power = Hybrid::new(&power, power_grid[0], power_grid[1], nx);
-    let reference = reference_spectrum(low);
-    let reference = Hybrid::new(&reference, low.support[1], low.support[2], nx);
-    let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
-    let folded = hybrid_rows(kspace, on_pattern);
-    let beside = Beside::new(kspace, weights, low, extent);
+    let beside = Beside::new(kspace, beside, weights, low, extent);
 
     let long = AlongY::new(ny);
     // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
@@ -138,15 +171,16 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes, extent: &
     let short = AlongY::new(m);
     let (shift, folded_places) = if is_closed {
         let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
-        (shift, short.centred(&folded, 0))
+        (shift, short.centred(folded, 0))
     } else {
-        let lines = kspace.lines.iter().filter(|l| on_pattern(l));
+        let lines = kspace.lines.iter();
+        let lines = lines.filter(|l| lattice.contains(0, i64::from(l.pe1)));
         let lines = lines.map(|l| i64::from(l.pe1) - (ny / 2) as i64);
         (0, short.places(lines))
     };
     let numerator_places = long.centred(&numerators, shift);
-    let power_places = long.centred(&power, 0);
-    let reference_places = long.centred(&reference, 0);
+    let power_places = long.centred(power, 0);
+    let reference_places = long.centred(reference, 0);
     // What the unitary transforms would have scaled with.
     let long_scale = 1.0 / (ny as f32).sqrt();
     let scale = 1.0 / ny as f32;
@@ -166,7 +200,7 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes, extent: &
                 }
             }
             if let Some(beside) = &beside {
-                beside.combine(&folded, x, &long, u);
+                beside.combine(folded, x, &long, u);
                 for (sum, u) in sum.iter_mut().zip(&*u) {
                     *sum = sum.plus_product::<false, false>(*u, Lanes::splat(Complex32::ONE));
                 }
@@ -178,7 +212,7 @@ pub(crate) fn unfold(kspace: &KSpace, weights: &Weights, low: &LowRes, extent: &
                 gain: &mut gain,
                 power: u,
                 phase,
-                power_scale: long_scale * power_scale,
+                power_scale: long_scale * *power_scale,
                 gain_scale: long_scale * long_scale,
                 scale,
             });
@@ -244,6 +278,8 @@ impl Kernel for Normalise<'_> {
             .zip(self.power.iter().zip(self.phase));
         for ((sum, gain), (power, phase)) in rows {
             let mut turn = Lanes::ZERO;
+            #[allow(clippy::needless_range_loop)]
+            // lanes share one index: the form that is vectorised
             for l in 0..LANES {
                 let p = power.re[l] * self.power_scale;
                 let inverse = if p > f32::MIN_POSITIVE { 1.0 / p } else { 0.0 };
@@ -296,14 +332,20 @@ struct Beside<'a> {
     weights: &'a Weights,
     lines: Vec<Differing>,
     /// Lines measured outside the pattern, `[coil, line, x]`.
-    measured: Hybrid,
+    measured: &'a Hybrid,
     /// Conjugate low-resolution images, `[coil, row, x]`, DC in the middle row.
     conjugate: Hybrid,
 }
 
 impl<'a> Beside<'a> {
     /// `None` when nothing differs.
-    fn new(kspace: &KSpace, weights: &'a Weights, low: &LowRes, extent: &Block) -> Option<Self> {
+    fn new(
+        kspace: &KSpace,
+        measured: &'a Hybrid,
+        weights: &'a Weights,
+        low: &LowRes,
+        extent: &Block,
+    ) -> Option<Self> {
         let lines = differing(kspace, &weights.window, extent);
         if lines.is_empty() {
             return None;
@@ -315,11 +357,10 @@ impl<'a> Beside<'a> {
             spectrum.reverse();
             spectrum.iter_mut().for_each(|v| *v = v.conj());
         }
-        let lattice = weights.window.lattice;
         Some(Self {
             weights,
             lines,
-            measured: hybrid_rows(kspace, |l| !lattice.contains(0, i64::from(l.pe1))),
+            measured,
             conjugate: Hybrid::new(&spectra, low.support[1], low.support[2], kspace.shape.ro),
         })
     }

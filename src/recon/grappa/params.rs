@@ -27,7 +27,7 @@ pub enum Apply {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
-    /// One over the energy of its sources: the few samples around DC do not rule.
+    /// One over the energy of its sources, in 3D over the root of it: the few samples around DC do not rule.
     #[default]
     Energy,
     /// All the same, as in the paper.
@@ -40,11 +40,11 @@ pub enum Weighting {
 pub struct GrappaParams {
     /// Window along the readout, samples, odd, 1 to 15.
     pub window_ro: usize,
-    /// Window along the first phase-encoding axis, measured lines, 2 to 12 (even is usual). Where pe1 is not
-    /// accelerated but pe2 is, the next odd number is used.
-    pub window_pe1: usize,
-    /// Likewise along the second phase-encoding axis; used for 3D only.
-    pub window_pe2: usize,
+    /// Window along the first phase-encoding axis, measured lines, 2 to 12; by default 2 in 2D and 3 in 3D. Where pe1 is
+    /// not accelerated but pe2 is, the next odd number is used.
+    pub window_pe1: Option<usize>,
+    /// Likewise along the second phase-encoding axis; used for 3D only, 3 by default.
+    pub window_pe2: Option<usize>,
     /// Samples along the readout, around DC, that calibrate: no fewer than the window's and no fewer than give one
     /// equation per unknown; 0 takes all that were measured.
     pub calibration_ro: usize,
@@ -61,8 +61,8 @@ impl Default for GrappaParams {
     fn default() -> Self {
         Self {
             window_ro: 5,
-            window_pe1: 2,
-            window_pe2: 2,
+            window_pe1: None,
+            window_pe2: None,
             calibration_ro: 24,
             weighting: Weighting::Energy,
             lambda: Lambda::Auto,
@@ -79,18 +79,14 @@ impl GrappaParams {
             self.window_ro,
             "odd, 1 to 15",
         )?;
-        require(
-            (2..=12).contains(&self.window_pe1),
-            "grappa.window_pe1",
-            self.window_pe1,
-            "2 to 12",
-        )?;
-        require(
-            (2..=12).contains(&self.window_pe2),
-            "grappa.window_pe2",
-            self.window_pe2,
-            "2 to 12",
-        )?;
+        for (key, lines) in [
+            ("grappa.window_pe1", self.window_pe1),
+            ("grappa.window_pe2", self.window_pe2),
+        ] {
+            if let Some(lines) = lines {
+                require((2..=12).contains(&lines), key, lines, "2 to 12")?;
+            }
+        }
         require(
             match self.lambda {
                 Lambda::Auto => true,

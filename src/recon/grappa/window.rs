@@ -21,9 +21,10 @@ impl Window {
         // Between two measured lines an even number of sources surrounds the target; along an axis where every
         // line is measured the target's own line is in the middle of an odd number.
         let count = |wanted: usize, r: usize| if r > 1 { wanted } else { wanted | 1 };
-        let w1 = count(params.window_pe1, lattice.r1);
+        let usual = if is_3d { 3 } else { 2 };
+        let w1 = count(params.window_pe1.unwrap_or(usual), lattice.r1);
         let w2 = if is_3d {
-            count(params.window_pe2, lattice.r2)
+            count(params.window_pe2.unwrap_or(usual), lattice.r2)
         } else {
             1
         };
@@ -47,6 +48,11 @@ impl Window {
             targets,
             ro: params.window_ro,
         }
+    }
+
+    /// Whether it looks along two phase-encoding axes.
+    pub(crate) fn is_3d(&self) -> bool {
+        self.sources.iter().any(|s| s.0 != 0)
     }
 
     /// Lines needed along pe2 and pe1 for one position of the window.
@@ -132,7 +138,7 @@ mod tests {
             ..Lattice::FULL
         };
         let params = GrappaParams {
-            window_pe1: 4,
+            window_pe1: Some(4),
             ..Default::default()
         };
         let w = Window::new(lattice, &params, false);
