@@ -195,6 +195,61 @@ fn espirit_maps_are_barts() {
     }
 }
 
+/// SigPy solves the same eigenproblems by the power method. Wrong twins: maps moved by one voxel, or from two
+/// calibration lines fewer, are not its maps.
+#[test]
+fn espirit_maps_are_sigpys() {
+    let (golden, input) = (Golden::open("espirit_sigpy"), Golden::open("espirit"));
+    let (shape, k) = input.complex("kspace");
+    let [coils, ny, nx] = shape[..] else { panic!() };
+    let (_, inside) = input.mask("inside");
+    let (_, theirs) = golden.complex("maps_inside");
+    let params = CsmParams {
+        calibration: 20,
+        window: 6,
+        threshold: 0.001,
+        crop: 0.8,
+        ..CsmParams::default()
+    };
+    let n = inside.iter().filter(|i| **i).count();
+    // Median and 99th percentile of 1 - |<ours, theirs>|, share of voxels that only one of the two keeps.
+    let compared = |params: &CsmParams, shift: usize| {
+        let k = kspace(coils, ny, nx, &k, &vec![true; ny]);
+        let mut maps = maps(&k, [1, ny, nx], params).unwrap().maps;
+        maps.rotate_right(shift);
+        let ours: Vec<Complex32> = maps
+            .iter()
+            .zip(inside.iter().cycle())
+            .filter_map(|(v, i)| i.then_some(*v))
+            .collect();
+        let both = overlaps(&ours, &theirs, n);
+        let differ = both.iter().filter(|o| (o[0] > 0.5) != (o[1] > 0.5)).count();
+        let mut lost: Vec<f64> = both
+            .iter()
+            .filter(|o| o[0] > 0.5 && o[1] > 0.5)
+            .map(|o| 1.0 - o[2] / (o[0] * o[1]).sqrt())
+            .collect();
+        lost.sort_by(f64::total_cmp);
+        [
+            lost[lost.len() / 2],
+            lost[lost.len() * 99 / 100],
+            differ as f64 / n as f64,
+        ]
+    };
+    let limits = ["median", "late", "support"].map(|key| golden.number(key));
+    let is_within = |found: [f64; 3]| found.iter().zip(&limits).all(|(f, l)| f < l);
+    let found = compared(&params, 0);
+    assert!(is_within(found), "{found:?}, allowed {limits:?}");
+    let moved = compared(&params, 1);
+    assert!(!is_within(moved), "one voxel: {moved:?}");
+    let fewer = CsmParams {
+        calibration: 18,
+        ..params
+    };
+    let fewer = compared(&fewer, 0);
+    assert!(!is_within(fewer), "fewer calibration lines: {fewer:?}");
+}
+
 /// With two sets the space they span is what counts: both vectors of ours in both of theirs.
 #[test]
 fn two_sets_of_espirit_maps_span_barts_space() {
