@@ -127,6 +127,76 @@ def grappa():
     save("grappa", out, th, ["pygrappa"], "pygrappa.mdgrappa, kernel 5x5, lamda 0.01, R=2 and 3 with 20 calibration lines, 48x48, 6 coils")
 
 
+def grappa_3d():
+    """R = 2 x 2, plain and sheared (CAIPIRINHA, shift 1). Six coils stand around the plane of both phase-encoding axes."""
+    n, nz, coils, sup, acs = 24, 16, 6, 2, 12
+    rng = np.random.default_rng(21)
+    zs = (np.arange(nz * sup) - nz * sup // 2) / (nz * sup / 2) * .98
+    obj = np.stack([S.object_slice(5, z, n * sup, n * sup) * (abs(z) < .9) for z in zs]).transpose(2, 1, 0)   # [pe2, pe1, ro]
+    maps = S.loop_maps(coils, zs, n * sup, n * sup).transpose(0, 3, 2, 1)
+    k = np.stack([S.crop(S.crop(S.crop(P.fftc(obj * c, (0, 1, 2)), 0, n), 1, n), 2, nz) for c in maps])
+    t = P.rss(k); g = 60 / np.median(t[t > .2 * t.max()]); t *= g
+    k = k * g + rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
+    m = (abs(obj).reshape(n, sup, n, sup, nz, sup) > .02).mean((1, 3, 5)) > .5
+    counts = np.round(np.stack([k.real, k.imag], -1) * 4); assert abs(counts).max() < 32767   # a quarter of the noise's deviation: half the bytes
+    k = ((counts[..., 0] + 1j * counts[..., 1]) / 4).astype(np.complex64)
+    z, y = np.meshgrid(np.arange(n) - n // 2, np.arange(n) - n // 2, indexing="ij")
+    cal = (-acs // 2 <= z) & (z < acs // 2) & (-acs // 2 <= y) & (y < acs // 2)
+    masks = {s: cal | (z % 2 == 0) & ((y - s * (z // 2)) % 2 == 0) for s in (0, 1)}
+    out, th = dict(inside=m, truth_inside=t[m].astype(np.float32)), dict(counts_per_sigma=(4, "noise deviation of a real or imaginary part"))
+    union = masks[0] | masks[1]
+    out["counts"] = counts[:, union].astype(np.int16)
+    for s, name in ((0, "regular"), (1, "sheared")):
+        mk = out[f"lines_{name}"] = masks[s]
+        u = (k * mk[None, :, :, None]).astype(np.complex64)
+        def note(key, image, why):
+            th[f"nrmse_{name}_{key}"] = (round(P.nrmse(image, t, m), 5), why); print("  ", name, key, th[f"nrmse_{name}_{key}"][0], flush=True)
+        note("zero_filled", P.rss(u), "nothing filled")
+        for kern in ((5, 5, 5), (3, 3, 5), (4, 4, 5)):
+            note("pygrappa_" + "x".join(map(str, kern)), P.rss(P.grappa_mdgrappa(u, acs, kern, lam=.01)), "pygrappa.mdgrappa, kernel pe2 x pe1 x ro, lamda 0.01")
+        for lam in (.01, .001, .0001):
+            note(f"numpy_{lam:g}".replace(".", "_"), P.rss(grappa_2x2(u, P.acs_block(k, acs), s, lam)), f"our second implementation, in numpy, lambda {lam:g}")
+        bm = P.BART.run("ecalib", "-m1", f"-r{acs}", "-k5", "-c0.", u)
+        for lam in (0., .001, .01):
+            note(f"bart_pics_{lam:g}".replace(".", "_"), P.pics_bart(u, bm, lam, 50).reshape(m.shape), f"bart ecalib -m1 -r{acs} -k5 -c0, pics -l2 -r {lam:g} -i 50")
+    save("grappa_3d", out, th, ["pygrappa", "bart", "numpy"],
+         "2D GRAPPA, R = 2 x 2 regular and sheared by 1, 12 x 12 calibration lines, 24 x 24 x 16 [pe2, pe1, ro], 6 coils; counts: real and imaginary parts of the lines in either mask, [coil, line, ro, 2]; errors against the noise-free root sum of squares")
+
+
+def grappa_2x2(u, acs, shift, lam, half=2):
+    """Second implementation of GRAPPA for R = 2 x 2, lattice {i (0, 2) + j (2, shift)}: 5 samples of the readout x 2 x 2 lines
+    along the lattice's own axes predict the three missing lines of a cell. Breuer et al. 2006, doi:10.1002/mrm.20787.
+    u, acs: [coil, pe2, pe1, ro], DC at n/2; lam: relative to the mean diagonal of the normal matrix."""
+    sources = [(0, 0), (0, 2), (2, shift), (2, 2 + shift)]
+    targets = [(0, 1), (1, 1), (1, 1 + shift)] if shift else [(0, 1), (1, 0), (1, 1)]
+    take_lines = lambda x, p, d: x[:, p[:, 0] + d[0], p[:, 1] + d[1]]
+    def rows(x, p):                                               # [line of p and sample, source x ro x coil]
+        a = np.stack([take_lines(x, p, d) for d in sources])      # [source, coil, p, ro]
+        a = np.pad(a, ((0, 0),) * 3 + ((half, half),))
+        a = np.stack([a[..., i:i + x.shape[3]] for i in range(2 * half + 1)])
+        return a.transpose(3, 4, 1, 0, 2).reshape(len(p), x.shape[3], -1)
+    n2, n1, nx = acs.shape[1:]
+    p = np.argwhere(np.ones((n2 - 2, n1 - 2 - shift)))
+    inner = slice(half, nx - half)                                # no sources beyond the ends of the readout
+    A = rows(acs.astype(np.complex128), p)[:, inner]; A = A.reshape(-1, A.shape[2])
+    B = np.stack([take_lines(acs, p, d) for d in targets]).transpose(2, 3, 0, 1)[:, inner].reshape(len(A), -1)
+    N = A.conj().T @ A
+    W = np.linalg.solve(N + lam * np.trace(N).real / len(N) * np.eye(len(N)), A.conj().T @ B)
+    pad = 6
+    x = np.pad(u, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    # only the lattice predicts, also where the calibration block has more
+    z, y = np.meshgrid(np.arange(x.shape[1]) - pad - u.shape[1] // 2, np.arange(x.shape[2]) - pad - u.shape[2] // 2, indexing="ij")
+    lattice = (z % 2 == 0) & ((y - shift * (z // 2)) % 2 == 0)
+    bases = np.argwhere(lattice); bases = bases[(bases < np.array(lattice.shape) - 3).all(1)]
+    found = rows(x * lattice[None, :, :, None], bases) @ W
+    found = found.reshape(len(bases), x.shape[3], len(targets), -1)
+    out = np.zeros_like(x)
+    for i, d in enumerate(targets):
+        out[:, bases[:, 0] + d[0], bases[:, 1] + d[1]] = found[:, :, i].transpose(2, 0, 1)
+    out = out[:, pad:-pad, pad:-pad]
+    return np.where(u != 0, u, out)
+
+
 def cg_sense():
     k, t, m = scan(48, 6, seed=2)
     maps = P.BART.run("ecalib", "-m1", "-r20", "-k6", "-c0.", k[:, None])
@@ -266,7 +336,7 @@ def metrics():
          ["scikit_image", "scipy"], "Image metrics by scikit-image and scipy.ndimage, after the best scale")
 
 
-CASES = dict(fft=fft, whitening=whitening, espirit=espirit, espirit_rect=espirit_rect, espirit_sigpy=espirit_sigpy, grappa=grappa, cg_sense=cg_sense, gfactor=gfactor, homodyne=homodyne, compress=compress, csm=csm, metrics=metrics)
+CASES = dict(fft=fft, whitening=whitening, espirit=espirit, espirit_rect=espirit_rect, espirit_sigpy=espirit_sigpy, grappa=grappa, grappa_3d=grappa_3d, cg_sense=cg_sense, gfactor=gfactor, homodyne=homodyne, compress=compress, csm=csm, metrics=metrics)
 if __name__ == "__main__":
     for c in sys.argv[1:] or CASES:
         CASES[c]()

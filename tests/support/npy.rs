@@ -70,6 +70,17 @@ impl Golden {
         (shape, values)
     }
 
+    /// An int16 array.
+    pub(crate) fn counts(&self, name: &str) -> (Vec<usize>, Vec<i16>) {
+        let (kind, shape, bytes) = self.raw(name);
+        assert_eq!(kind, "<i2", "{name}");
+        let values = bytes
+            .chunks_exact(2)
+            .map(|b| i16::from_le_bytes([b[0], b[1]]))
+            .collect();
+        (shape, values)
+    }
+
     /// A bool array.
     pub(crate) fn mask(&self, name: &str) -> (Vec<usize>, Vec<bool>) {
         let (kind, shape, bytes) = self.raw(name);
