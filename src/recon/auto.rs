@@ -141,7 +141,8 @@ fn check_grappa(
     params: &ReconParams,
     lattice: Lattice,
 ) -> Result<(), ReconError> {
-    let window = Window::new(lattice, &params.grappa, facts.grid[0] > 1);
+    let block = facts.calibration;
+    let window = Window::new(lattice, &params.grappa, facts.grid[0] > 1, block);
     calibrate::check(&window, facts.calibration, facts.n_coils, facts.n_ro)
 }
 

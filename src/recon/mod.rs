@@ -120,7 +120,8 @@ impl Recon {
         let fill_extent = reach_edges(&sampling, &frame.kspace.mask(), shape);
         let window = match (choice.method, choice.lattice) {
             (Method::Grappa, Some(lattice)) => {
-                Some(Window::new(lattice, &params.grappa, shape.pe2 > 1))
+                let is_3d = shape.pe2 > 1;
+                Some(Window::new(lattice, &params.grappa, is_3d, &acs_block))
             }
             _ => None,
         };

@@ -388,8 +388,8 @@ fn measured_samples_come_through_bit_for_bit_and_a_twin_that_touches_them_is_see
     let sim = Sim::new(5, 1, 33, 28, 100.0);
     let frame = sim.frame(|_, k| k % 3 == 1 || acs(33, k, 16), 1.0, 1);
     let lattice = sampling::of(&frame.kspace).lattice.unwrap();
-    let window = Window::new(lattice, &grappa::GrappaParams::default(), false);
     let (block, origin) = acs::locate(&frame, Calibration::Embedded);
+    let window = Window::new(lattice, &grappa::GrappaParams::default(), false, &block);
     let weights = grappa::calibrate::calibrate(
         &acs::cut(&frame, &block, origin),
         &window,

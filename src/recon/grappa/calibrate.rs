@@ -486,6 +486,10 @@ mod tests {
         }
     }
 
+    fn window(acs: &Acs, lattice: Lattice, params: &GrappaParams) -> Window {
+        Window::new(lattice, params, acs.shape.pe2 > 1, &acs.block)
+    }
+
     fn cases() -> Vec<(Acs, Window)> {
         let params = |ro, pe1, pe2| GrappaParams {
             window_ro: ro,
@@ -502,35 +506,18 @@ mod tests {
         };
         let mut partial = noise_acs(3, 1, 13, 29);
         partial.ro_range = 5..29;
+        let case = |acs: Acs, lattice, params| {
+            let window = window(&acs, lattice, &params);
+            (acs, window)
+        };
         vec![
-            (
-                noise_acs(3, 1, 11, 23),
-                Window::new(lattice(2, 1, 0), &params(5, 4, 2), false),
-            ),
-            (
-                noise_acs(2, 1, 14, 17),
-                Window::new(lattice(4, 1, 0), &params(3, 4, 2), false),
-            ),
-            (
-                noise_acs(9, 1, 9, 31),
-                Window::new(lattice(3, 1, 0), &params(1, 2, 2), false),
-            ),
-            (
-                noise_acs(2, 8, 9, 13),
-                Window::new(lattice(2, 2, 1), &params(3, 2, 2), true),
-            ),
-            (
-                noise_acs(2, 7, 9, 13),
-                Window::new(lattice(1, 3, 0), &params(5, 2, 2), true),
-            ),
-            (
-                noise_acs(1, 6, 12, 300),
-                Window::new(lattice(4, 1, 2), &params(7, 2, 2), true),
-            ),
-            (
-                partial,
-                Window::new(lattice(2, 1, 0), &params(5, 4, 2), false),
-            ),
+            case(noise_acs(3, 1, 11, 23), lattice(2, 1, 0), params(5, 4, 2)),
+            case(noise_acs(2, 1, 14, 17), lattice(4, 1, 0), params(3, 4, 2)),
+            case(noise_acs(9, 1, 9, 31), lattice(3, 1, 0), params(1, 2, 2)),
+            case(noise_acs(2, 8, 9, 13), lattice(2, 2, 1), params(3, 2, 2)),
+            case(noise_acs(2, 7, 9, 13), lattice(1, 3, 0), params(5, 2, 2)),
+            case(noise_acs(1, 6, 12, 300), lattice(4, 1, 2), params(7, 2, 2)),
+            case(partial, lattice(2, 1, 0), params(5, 4, 2)),
         ]
     }
 
@@ -600,7 +587,7 @@ mod tests {
         // Pure noise of variance 2 called a signal of 1.5 and a noise of 0.5: outside there is three times as much
         // noise as signal, so that the diagonal must grow to a signal of 1.5 and a noise of 4.5.
         let acs = noise_acs(2, 1, 12, 400);
-        let window = Window::new(cases()[0].1.lattice, &GrappaParams::default(), false);
+        let window = window(&acs, cases()[0].1.lattice, &GrappaParams::default());
         let params = GrappaParams {
             calibration_ro: 0,
             weighting: Weighting::None,
@@ -650,7 +637,7 @@ mod tests {
             window_pe1: Some(2),
             ..Default::default()
         };
-        let window = Window::new(lattice, &params, false);
+        let window = window(&acs, lattice, &params);
         let w = calibrate(&acs, &window, &params, Ridge::Relative(1e-6)).unwrap();
         // target = 1.5 base, second source = 2.25 base: minimum-norm solution of a + 2.25 b = 1.5.
         let total = w.values[0] + w.values[1] * 2.25;
@@ -668,7 +655,7 @@ mod tests {
             window_pe1: Some(4),
             ..Default::default()
         };
-        let window = Window::new(lattice, &params, false);
+        let window = window(&acs, lattice, &params);
         let message = calibrate(&acs, &window, &params, Ridge::Relative(1e-3))
             .unwrap_err()
             .to_string();
@@ -687,7 +674,7 @@ mod tests {
             ..Lattice::FULL
         };
         let params = GrappaParams::default();
-        let window = Window::new(lattice, &params, false);
+        let window = window(&acs, lattice, &params);
         let fit = |ridge| calibrate(&acs, &window, &params, ridge);
         let singular = fit(Ridge::Relative(0.0));
         assert!(matches!(singular, Err(ReconError::Singular { .. })));

@@ -40,10 +40,10 @@ pub enum Weighting {
 pub struct GrappaParams {
     /// Window along the readout, samples, odd, 1 to 15.
     pub window_ro: usize,
-    /// Window along the first phase-encoding axis, measured lines, 2 to 12; by default 2 in 2D and 3 in 3D. Where pe1 is
-    /// not accelerated but pe2 is, the next odd number is used.
+    /// Window along the first phase-encoding axis, measured lines, 2 to 12; by default 2, or 3 in 3D with 16 x 16
+    /// calibration lines or more. Where pe1 is not accelerated but pe2 is, the next odd number is used.
     pub window_pe1: Option<usize>,
-    /// Likewise along the second phase-encoding axis; used for 3D only, 3 by default.
+    /// Likewise along the second phase-encoding axis; used for 3D only.
     pub window_pe2: Option<usize>,
     /// Samples along the readout, around DC, that calibrate: no fewer than the window's and no fewer than give one
     /// equation per unknown; 0 takes all that were measured.

@@ -3,6 +3,10 @@
 use super::GrappaParams;
 use crate::recon::sampling::{Block, Lattice};
 
+/// A 3D window of 3 x 3 lines needs a calibration block of this size to be better than one of 2 x 2, measured on simulated
+/// scans.
+const LARGE_BLOCK: usize = 16;
+
 /// Sources and targets relative to a measured lattice point, as `(pe2, pe1)` steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Window {
@@ -16,12 +20,13 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window for a lattice; `is_3d` when there is more than one line along pe2.
-    pub(crate) fn new(lattice: Lattice, params: &GrappaParams, is_3d: bool) -> Self {
+    /// The window for a lattice; `is_3d` when there is more than one line along pe2. `block`: what calibrates.
+    pub(crate) fn new(lattice: Lattice, params: &GrappaParams, is_3d: bool, block: &Block) -> Self {
         // Between two measured lines an even number of sources surrounds the target; along an axis where every
         // line is measured the target's own line is in the middle of an odd number.
         let count = |wanted: usize, r: usize| if r > 1 { wanted } else { wanted | 1 };
-        let usual = if is_3d { 3 } else { 2 };
+        let is_large = block.pe1.len().min(block.pe2.len()) >= LARGE_BLOCK;
+        let usual = if is_3d && is_large { 3 } else { 2 };
         let w1 = count(params.window_pe1.unwrap_or(usual), lattice.r1);
         let w2 = if is_3d {
             count(params.window_pe2.unwrap_or(usual), lattice.r2)
@@ -112,7 +117,11 @@ mod tests {
                 o1: 0,
                 o2: 0,
             };
-            let w = Window::new(lattice, &GrappaParams::default(), is_3d);
+            let block = Block {
+                pe2: 0..if is_3d { 16 } else { 1 },
+                pe1: 0..16,
+            };
+            let w = Window::new(lattice, &GrappaParams::default(), is_3d, &block);
             assert!(
                 w.sources.iter().all(|s| lattice.contains(s.0, s.1)),
                 "{lattice:?}"
@@ -141,14 +150,14 @@ mod tests {
             window_pe1: Some(4),
             ..Default::default()
         };
-        let w = Window::new(lattice, &params, false);
-        assert_eq!(w.sources, [(0, -4), (0, 0), (0, 4), (0, 8)]);
-        assert_eq!(w.targets, [(0, 1), (0, 2), (0, 3)]);
-        assert_eq!(w.span(), [1, 13]);
         let block = Block {
             pe2: 0..1,
             pe1: 10..34,
         };
+        let w = Window::new(lattice, &params, false, &block);
+        assert_eq!(w.sources, [(0, -4), (0, 0), (0, 4), (0, 8)]);
+        assert_eq!(w.targets, [(0, 1), (0, 2), (0, 3)]);
+        assert_eq!(w.span(), [1, 13]);
         assert_eq!(w.positions(&block).len(), 12);
     }
 }
