@@ -679,14 +679,14 @@ fn check_grappa_in_two_dimensions(peers: &[&str]) {
 }
 
 #[test]
-fn grappa_in_two_dimensions_is_no_worse_than_barts_cg_sense() {
+fn grappa_in_two_dimensions_is_no_worse_than_barts_cg_sense_and_the_same_window_in_numpy() {
     check_grappa_in_two_dimensions(&["bart_pics_0", "bart_pics_0_001", "bart_pics_0_01"]);
+    check_grappa_in_two_dimensions(&["numpy_0_01", "numpy_0_001", "numpy_0_0001"]);
 }
 
 #[test]
-#[ignore = "not met: 10 to 13 % above pygrappa, up to 4 % above the same window in numpy"]
-fn grappa_in_two_dimensions_is_no_worse_than_pygrappa_and_numpy() {
-    check_grappa_in_two_dimensions(&["numpy_0_01", "numpy_0_001", "numpy_0_0001"]);
+#[ignore = "not met: 8 to 11 % above pygrappa, which also calibrates from windows that leave the small block"]
+fn grappa_in_two_dimensions_is_no_worse_than_pygrappa() {
     check_grappa_in_two_dimensions(&["pygrappa_5x5x5", "pygrappa_3x3x5", "pygrappa_4x4x5"]);
 }
 
