@@ -641,7 +641,6 @@ fn check_grappa_in_two_dimensions(peers: &[&str]) {
             let error = |k: KSpace, params| nrmse(&reconstruct(k, params), &truth, &inside);
             let ours = error(k.clone(), &params);
             let limit = 1.01 * theirs;
-            println!("{name}, {combine:?}: {ours:.5} against {theirs:.5}");
             assert!(
                 ours <= limit,
                 "{name}, {combine:?}: ours {ours:.5}, the best of {peers:?} {theirs:.5}"

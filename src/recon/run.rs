@@ -569,10 +569,25 @@ impl Recon {
                     .collect::<Vec<f32>>(),
             );
         }
-        let gfactor = gfactor.filter(|_| self.params.outputs.gfactor).map(|g| {
-            let g = interpolate::smooth_map(&self.axes, &g);
-            self.floor_gfactor(g, frame, &mut log)
-        });
+        let gfactor = gfactor.filter(|_| self.params.outputs.gfactor);
+        let gfactor = gfactor.map(|g| interpolate::smooth_map(&self.axes, &g));
+        if let Some(g) = &gfactor {
+            let is_regularised = g.iter().any(|g| *g < 0.99);
+            log.step(
+                "recon/gfactor",
+                if is_regularised {
+                    "of this reconstruction: below 1 where regularisation suppressed noise, and a part of the signal"
+                } else {
+                    "of this reconstruction"
+                },
+            );
+            if !frame.is_whitened {
+                log.note(
+                    "gfactor_not_whitened",
+                    "the g-factor takes the noise of all coils as equal and independent: there was no noise scan",
+                );
+            }
+        }
         if self.params.intensity_correction.enabled {
             super::intensity::correct(
                 &mut voxels,
@@ -626,33 +641,6 @@ impl Recon {
             matrix: [z, y, x],
             ..csm
         }
-    }
-
-    /// A regularised fit may have less noise than the unbiased optimum; the map's meaning ends at 1.
-    fn floor_gfactor(&self, mut g: Vec<f32>, frame: &Frame, log: &mut Log) -> Vec<f32> {
-        let mut below = 0usize;
-        for v in &mut g {
-            if *v < 1.0 {
-                below += usize::from(*v < 0.99);
-                *v = 1.0;
-            }
-        }
-        if below > 0 {
-            log.note(
-                "gfactor_floored",
-                format!(
-                    "{below} of {} g-factors were below 1 (regularised weights) and are given as 1",
-                    g.len()
-                ),
-            );
-        }
-        if !frame.is_whitened {
-            log.note(
-                "gfactor_not_whitened",
-                "the g-factor takes the noise of all coils as equal and independent: there was no noise scan",
-            );
-        }
-        g
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 /// Bytes asked for at once, at least and at most.
-const LEAST: usize = 256 << 10;
+const LEAST: usize = 1 << 20;
 const MOST: usize = 4 << 20;
 
 /// Reads ahead of a decoder. Memory grows with what arrived, never with what was announced.
