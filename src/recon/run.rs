@@ -509,8 +509,9 @@ impl Recon {
             .iter()
             .map(|p| averages * ((1.0 - share) * edges * p / r + share))
             .collect();
-        let gfactor = power.iter().map(|p| p.sqrt() / r).collect();
-        (variance, gfactor)
+        // Where no coil sees anything there is no noise to amplify: 1, as SENSE has it.
+        let gfactor = |p: &f32| if *p > 0.0 { p.sqrt() / r } else { 1.0 };
+        (variance, power.iter().map(gfactor).collect())
     }
 
     fn finish(&self, frame: &Frame, grid: OnGrid, mut log: Log) -> Result<ReconImage, ReconError> {
