@@ -6,6 +6,7 @@ use num_complex::{Complex32, Complex64};
 use super::noise;
 use super::oversampling::{Oversampling, Placement, Work};
 use crate::data::{FrameKey, Scan};
+use crate::num::complex::energy;
 
 /// What is to be done with one readout of a batch.
 pub(super) enum Job {
@@ -43,7 +44,7 @@ pub(super) fn run(
     let n_coils = usize::from(readout.head.active_channels);
     let mut alive = Vec::with_capacity(n_coils);
     for row in readout.data.chunks_exact(n_samples.max(1)) {
-        alive.push(row_energy(row));
+        alive.push(energy(row));
     }
     if let Some(coil) = alive.iter().position(|e| !e.is_finite()) {
         // The sum may also have overflowed on finite samples: count exactly.
@@ -73,18 +74,4 @@ pub(super) fn run(
             }
         }
     }
-}
-
-/// Sum of squares of one row; NaN or infinite if a sample is.
-fn row_energy(row: &[Complex32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let values: &[f32] = bytemuck::cast_slice(row);
-    let mut chunks = values.chunks_exact(16);
-    for chunk in &mut chunks {
-        for (s, v) in sums.iter_mut().zip(chunk) {
-            *s += v * v;
-        }
-    }
-    let rest: f32 = chunks.remainder().iter().map(|v| v * v).sum();
-    sums.iter().sum::<f32>() + rest
 }

@@ -359,6 +359,20 @@ mod avx2 {
     }
 }
 
+/// `sum |v|²` in f32, sixteen sums side by side; NaN or infinite if a sample is.
+pub fn energy(row: &[Complex32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let values: &[f32] = bytemuck::cast_slice(row);
+    let mut chunks = values.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (s, v) in sums.iter_mut().zip(chunk) {
+            *s += v * v;
+        }
+    }
+    let rest: f32 = chunks.remainder().iter().map(|v| v * v).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

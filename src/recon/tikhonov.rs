@@ -1,8 +1,8 @@
 //! Tikhonov weights found from the scan itself.
 //!
 //! `Frame` -> [`Outside`], the noise and signal where lines are missing, from which GRAPPA makes its ridge; with
-//! low-resolution coil images -> [`Wiener`], the weight of SENSE. For an image with signal energy `s` per voxel and complex noise
-//! of variance `v` per sample, the linear estimate of least expected error has weight `v / s`, whatever the coils. The
+//! low-resolution coil images -> [`Wiener`], the weight of SENSE. For an image with signal energy `s` per voxel and
+//! complex noise of variance `v` per sample, the linear estimate of least expected error has weight `v / s`, whatever the coils. The
 //! calibration lines in the middle of k-space settle nearly all of the image by themselves; what unfolding has to find
 //! lies outside them, and so only the energy out there counts: with 24 lines, some 30 times less than all of it.
 //!
@@ -10,12 +10,12 @@
 //! The Wiener filter. An automatic weight for SENSE was found by an L-curve in Lin et al., Magn Reson Med 51:559-567
 //! (2004), doi:10.1002/mrm.10718; taking the energy outside the calibration block, which needs no search, is ours.
 
-use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::combine::low_res::LowRes;
 use super::sampling::Sampling;
 use crate::data::{Frame, KSpace};
+use crate::num::complex;
 use crate::num::fft::{Direction, Fft};
 
 /// A Tikhonov weight: `"auto"`, or a number.
@@ -210,7 +210,7 @@ fn energy_outside(kspace: &KSpace, sampling: &Sampling, noise_per_line: f64) -> 
     let mut measured = [0usize; RINGS];
     let power_of = |i: usize| -> f64 {
         (0..shape.coil)
-            .map(|c| f64::from(sum_of_squares(&kspace.line(c, i)[kspace.ro_range.clone()])))
+            .map(|c| f64::from(complex::energy(&kspace.line(c, i)[kspace.ro_range.clone()])))
             .sum()
     };
     let outside: Vec<usize> = (0..kspace.lines.len())
@@ -242,19 +242,6 @@ fn energy_outside(kspace: &KSpace, sampling: &Sampling, noise_per_line: f64) -> 
         }
     }
     total
-}
-
-/// Eight sums side by side: the form that is vectorised.
-fn sum_of_squares(samples: &[Complex32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let chunks = samples.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(Complex32::norm_sqr).sum();
-    for chunk in chunks {
-        for (s, v) in sums.iter_mut().zip(chunk) {
-            *s += v.norm_sqr();
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 /// Noise variance of a complex sample, from the twentieth of all places along the readout where the outermost quarter

@@ -202,7 +202,7 @@ pub(crate) fn unfold(
             if let Some(beside) = &beside {
                 beside.combine(folded, x, &long, u);
                 for (sum, u) in sum.iter_mut().zip(&*u) {
-                    *sum = sum.plus_product::<false, false>(*u, Lanes::splat(Complex32::ONE));
+                    *sum = sum.plus::<false>(1.0, *u);
                 }
             }
             power.columns(0, x, &long.fft, &power_places, u);
@@ -543,7 +543,7 @@ impl Kernel for Difference<'_> {
                 }
                 let at = (line.line as i64 - ny / 2 + j as i64 - half).rem_euclid(ny) as usize;
                 let out = &mut self.out[self.places[at]];
-                *out = out.plus_product::<FMA, false>(sum, Lanes::splat(Complex32::ONE));
+                *out = out.plus::<FMA>(1.0, sum);
             }
         }
     }
