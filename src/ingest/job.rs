@@ -5,6 +5,7 @@ use num_complex::{Complex32, Complex64};
 
 use super::noise;
 use super::oversampling::{Oversampling, Placement, Work};
+use super::pool::LinePool;
 use crate::data::{FrameKey, Scan};
 use crate::num::complex::energy;
 
@@ -32,12 +33,19 @@ pub(super) enum Done {
     },
 }
 
-/// Does one job; pure, so that it may run anywhere.
+/// What all readouts of a scan share.
+pub(super) struct Places<'a> {
+    /// Per encoding.
+    pub(super) oversampling: &'a [Option<Oversampling>],
+    pub(super) scan: &'a Scan,
+    pub(super) pool: &'a LinePool,
+}
+
+/// Does one job; it may run anywhere.
 pub(super) fn run(
     readout: &AcquisitionRef<'_>,
     job: &Job,
-    oversampling: &[Option<Oversampling>],
-    scan: &Scan,
+    to: &Places<'_>,
     work: &mut Work,
 ) -> Done {
     let n_samples = usize::from(readout.head.number_of_samples);
@@ -61,12 +69,13 @@ pub(super) fn run(
         )),
         Job::Line { key, place, .. } => {
             let encoding = usize::from(key.encoding_idx);
-            let (Some(Some(o)), Some(Some(e))) =
-                (oversampling.get(encoding), scan.encodings.get(encoding))
-            else {
+            let (Some(Some(o)), Some(Some(e))) = (
+                to.oversampling.get(encoding),
+                to.scan.encodings.get(encoding),
+            ) else {
                 return Done::Noise(Vec::new());
             };
-            let mut samples = vec![Complex32::ZERO; n_coils * e.grid[0]].into_boxed_slice();
+            let mut samples = to.pool.take(n_coils * e.grid[0]);
             o.run(readout.data, n_samples, place, work, &mut samples);
             Done::Line {
                 samples,

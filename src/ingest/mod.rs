@@ -19,6 +19,7 @@ mod job;
 mod noise;
 mod oversampling;
 mod params;
+mod pool;
 mod rolling;
 mod sort;
 #[cfg(test)]
@@ -38,12 +39,13 @@ pub use noise::{Dwell, NoiseAccumulator, NoiseError, noise_covariance, whitening
 pub use params::{
     Averages, BadCoil, Directions, IngestParams, Interleaved, LinesOutside, Release, Whiten,
 };
+pub use pool::LinePool;
 pub use sort::PendingFrame;
 
 use crate::data::{FrameKey, NoiseCovariance, Note, Scan, ScanEncoding, Step};
 use accept::Kind;
 use counts::Counts;
-use job::{Done, Job, run};
+use job::{Done, Job, Places, run};
 use oversampling::{Oversampling, Work};
 use sort::{Central, FrameContext, LineOrder, PlacedLine, key_text};
 
@@ -86,6 +88,9 @@ pub struct Ingest {
     /// For a scan without noise readouts.
     kept_noise: Option<NoiseCovariance>,
     noise: NoiseAccumulator,
+    /// Buffers of the thread that pushes.
+    work: Work,
+    pool: LinePool,
     growing: BTreeMap<FrameKey, Growing>,
     released: BTreeSet<FrameKey>,
     /// Calibration-only lines of a slice, kept for frames of the same slice that come without.
@@ -104,9 +109,6 @@ pub struct Ingest {
     /// Bytes of lines whose frames are not complete.
     held_bytes: u64,
 }
-
-/// So few readouts are done where they are: waking another thread takes as long as a readout of 12 coils (some 20 us).
-pub const FEW_READOUTS: usize = 3;
 
 /// Whether the header names Siemens as the vendor.
 fn is_siemens(header: &ismrmrd::Header) -> bool {
@@ -142,6 +144,8 @@ impl Ingest {
             given_noise: noise,
             kept_noise: None,
             noise: NoiseAccumulator::new(),
+            work: Work::default(),
+            pool: LinePool::default(),
             growing: BTreeMap::new(),
             released: BTreeSet::new(),
             references: BTreeMap::new(),
@@ -165,6 +169,11 @@ impl Ingest {
     /// many coils.
     pub fn keep_noise(&mut self, noise: NoiseCovariance) {
         self.kept_noise = Some(noise);
+    }
+
+    /// Takes the memory of lines from `pool` instead of one of its own, before the first readout.
+    pub fn share_lines(&mut self, pool: LinePool) {
+        self.pool = pool;
     }
 
     /// The covariance of a scan of noise readouts and nothing else.
@@ -200,12 +209,24 @@ impl Ingest {
         Ok(steps)
     }
 
-    /// Takes readouts, in any order and any division into batches. Noise readouts must not come after the first
-    /// frame was taken with [`Self::take_complete`].
+    /// Takes readouts, in any order and any division into batches, on the current rayon pool. Noise readouts must not
+    /// come after the first frame was taken with [`Self::take_complete`].
     ///
     /// # Errors
     /// See [`IngestError`]; the first faulty readout of the batch is named, whatever the number of threads.
     pub fn push(&mut self, batch: &[AcquisitionRef<'_>]) -> Result<(), IngestError> {
+        self.take(batch, true)
+    }
+
+    /// [`Self::push`] on this thread alone: as fast as a socket, and nobody has to be woken.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_here(&mut self, batch: &[AcquisitionRef<'_>]) -> Result<(), IngestError> {
+        self.take(batch, false)
+    }
+
+    fn take(&mut self, batch: &[AcquisitionRef<'_>], is_shared: bool) -> Result<(), IngestError> {
         let first = self.counts.readouts;
         let mut jobs = Vec::with_capacity(batch.len());
         for (i, readout) in batch.iter().enumerate() {
@@ -215,18 +236,18 @@ impl Ingest {
         }
         self.counts.readouts += batch.len() as u64;
 
-        let oversampling = &self.oversampling;
-        let scan = &self.scan;
-        let done: Vec<Done> = if jobs.len() <= FEW_READOUTS {
-            let mut work = Work::default();
-            let one = |(i, job): &(usize, Job)| run(&batch[*i], job, oversampling, scan, &mut work);
-            jobs.iter().map(one).collect()
+        let to = Places {
+            oversampling: &self.oversampling,
+            scan: &self.scan,
+            pool: &self.pool,
+        };
+        let done: Vec<Done> = if is_shared {
+            let one = |work: &mut Work, (i, job): &(usize, Job)| run(&batch[*i], job, &to, work);
+            jobs.par_iter().map_init(Work::default, one).collect()
         } else {
-            jobs.par_iter()
-                .map_init(Work::default, |work, (i, job)| {
-                    run(&batch[*i], job, oversampling, scan, work)
-                })
-                .collect()
+            let work = &mut self.work;
+            let one = |(i, job): &(usize, Job)| run(&batch[*i], job, &to, work);
+            jobs.iter().map(one).collect()
         };
 
         let mut bad: Option<(usize, u64, u32, usize)> = None;
@@ -704,6 +725,7 @@ impl Ingest {
                             whitener: whitener.clone(),
                             is_forward_vendor,
                             notes: notes.clone(),
+                            pool: self.pool.clone(),
                         })
                     })
                 })

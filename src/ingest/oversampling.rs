@@ -1,14 +1,19 @@
 //! Readout oversampling removed, asymmetric echoes placed: measured samples in, `[coil, ro]` on the grid out.
 //!
 //! Inverse transform, crop to the recon field of view, forward transform; all unitary, so that white noise stays
-//! white with the standard deviation it had. The shifts of the centred transforms are folded into the copies.
+//! white with the standard deviation it had. Eight coils are transformed side by side ([`LaneFft`]); the shifts of the
+//! centred transforms, and the order in which the stages leave frequencies, are where samples are put on the way in and
+//! taken from on the way out.
 
 use std::f64::consts::PI;
 use std::ops::Range;
 use std::sync::Arc;
 
 use num_complex::Complex32;
-use rustfft::Fft;
+
+use crate::num::lanes::{
+    LANES, LaneFft, Lanes, gather_rows, mul_each, scatter_rows, sum_of_places,
+};
 
 /// How one encoding's readouts reach the grid.
 #[derive(Clone)]
@@ -29,15 +34,22 @@ enum Kind {
     /// Even samples alone are k-space of the cropped field of view with the removed half folded in; the odd ones
     /// likewise, half a step off. `K[p] = (s[2p] + shift(s[2q+1])[p]) / √2`, the half-step shift done in image space.
     Half {
-        inverse: Arc<dyn Fft<f32>>,
-        forward: Arc<dyn Fft<f32>>,
+        fft: Arc<LaneFft>,
         /// `exp(2πi x/n) / (m√2)` in transform order.
         shift: Arc<[Complex32]>,
+        /// Where encoded samples go: the even ones in order, behind them the odd ones as frequencies of the transform.
+        to: Arc<[usize]>,
+        /// Where, among the odd ones, the partner of each sample of the grid lies in the end.
+        from: Arc<[usize]>,
     },
     /// Any ratio.
     General {
-        inverse: Arc<dyn Fft<f32>>,
-        forward: Arc<dyn Fft<f32>>,
+        inverse: Arc<LaneFft>,
+        forward: Arc<LaneFft>,
+        /// Where encoded samples go, as frequencies of the long transform.
+        to: Arc<[usize]>,
+        /// Where samples of the grid lie, as frequencies of the short one.
+        from: Arc<[usize]>,
         scale: f32,
     },
 }
@@ -45,9 +57,10 @@ enum Kind {
 /// Buffers of one thread.
 #[derive(Default)]
 pub(crate) struct Work {
-    long: Vec<Complex32>,
-    short: Vec<Complex32>,
-    scratch: Vec<Complex32>,
+    /// Readouts that do not fill the encoded samples as they are, `[coil, n]`.
+    rows: Vec<Complex32>,
+    /// Eight coils.
+    lanes: Vec<Lanes>,
 }
 
 impl Oversampling {
@@ -62,7 +75,6 @@ impl Oversampling {
 
     fn half(m: usize) -> Self {
         let n = 2 * m;
-        let mut planner = rustfft::FftPlanner::new();
         let scale = 1.0 / (m as f64 * 2f64.sqrt());
         let shift = (0..m)
             .map(|t| {
@@ -76,13 +88,29 @@ impl Oversampling {
                 Complex32::new((cos * scale) as f32, (sin * scale) as f32)
             })
             .collect();
+        let fft = LaneFft::plan(m);
+        let place = fft.places();
+        // Encoded index i holds k = i - m. Even k = 2p belongs to grid index p + m/2; odd k = 2q + 1 is frequency
+        // q mod m of the transform.
+        let first_even = m % 2;
+        let to = (0..n)
+            .map(|i| {
+                if i % 2 == first_even {
+                    i / 2
+                } else {
+                    m + place[(i / 2 + m / 2) % m]
+                }
+            })
+            .collect();
+        let from = (0..m).map(|j| place[(j + m - m / 2) % m]).collect();
         Self {
             n,
             m,
             kind: Kind::Half {
-                inverse: planner.plan_fft_inverse(m),
-                forward: planner.plan_fft_forward(m),
+                fft,
                 shift,
+                to,
+                from,
             },
         }
     }
@@ -91,12 +119,15 @@ impl Oversampling {
         let kind = if n == m {
             Kind::Same
         } else {
-            let mut planner = rustfft::FftPlanner::new();
+            let (inverse, forward) = (LaneFft::plan(n), LaneFft::plan(m));
+            let (long, short) = (inverse.places(), forward.places());
             #[allow(clippy::cast_possible_truncation)] // storage precision
             let scale = (1.0 / (n as f64 * m as f64).sqrt()) as f32;
             Kind::General {
-                inverse: planner.plan_fft_inverse(n),
-                forward: planner.plan_fft_forward(m),
+                to: (0..n).map(|i| long[(i + n - n / 2) % n]).collect(),
+                from: (0..m).map(|j| short[(j + m - m / 2) % m]).collect(),
+                inverse,
+                forward,
                 scale,
             }
         };
@@ -141,118 +172,48 @@ impl Oversampling {
         let (n, m) = (self.n, self.m);
         let n_coils = out.len() / m;
         let measured = place.start..place.start + place.kept.len();
-        // Sample at encoded position i, or zero where nothing was measured.
-        let sample = |row: &[Complex32], i: usize| -> Complex32 {
-            if i < measured.start || i >= measured.end {
-                return Complex32::ZERO;
-            }
-            let s = place.kept.start + (i - measured.start);
-            if place.is_reverse {
-                row[n_samples - 1 - s]
-            } else {
-                row[s]
-            }
+        let is_plain = !place.is_reverse && place.kept == (0..n) && n_samples == n;
+        let rows = if is_plain {
+            &data[..n_coils * n]
+        } else {
+            lay_out(data, n_samples, place, n, &mut work.rows);
+            &work.rows[..n_coils * n]
         };
-        let is_plain = !place.is_reverse && place.start == 0 && place.kept.len() == n;
         match &self.kind {
-            Kind::Same => {
-                for c in 0..n_coils {
-                    let row = &data[c * n_samples..(c + 1) * n_samples];
-                    let dst = &mut out[c * m..(c + 1) * m];
-                    if is_plain {
-                        dst.copy_from_slice(&row[place.kept.clone()]);
-                    } else {
-                        for (i, v) in dst.iter_mut().enumerate() {
-                            *v = sample(row, i);
-                        }
-                    }
-                }
-            }
+            Kind::Same => out.copy_from_slice(rows),
             Kind::Half {
-                inverse,
-                forward,
+                fft,
                 shift,
+                to,
+                from,
             } => {
-                // Encoded index i holds k = i - m. Odd k = 2q+1 goes to transform index q mod m; even k = 2p
-                // to grid index p + m/2.
-                let odd = &mut work.short;
-                odd.resize(n_coils * m, Complex32::ZERO);
-                let first_even = m % 2; // smallest i with even k
-                let h = m / 2;
-                for c in 0..n_coils {
-                    let row = &data[c * n_samples..(c + 1) * n_samples];
-                    let dst = &mut out[c * m..(c + 1) * m];
-                    let odd = &mut odd[c * m..(c + 1) * m];
-                    if is_plain && first_even == 0 {
-                        // m even: i = 2j is grid index j, i = 2j+1 transform index (j + m - h) mod m
-                        let row = &row[place.kept.clone()];
-                        for (j, pair) in row.chunks_exact(2).enumerate() {
-                            dst[j] = pair[0];
-                            odd[if j < h { j + m - h } else { j - h }] = pair[1];
-                        }
-                    } else {
-                        for (j, v) in dst.iter_mut().enumerate() {
-                            *v = sample(row, 2 * j + first_even);
-                        }
-                        for q in 0..m {
-                            // i = 1 - first_even + 2q: k = i - m = 2(q - ceil(m/2)) + 1
-                            let i = 1 - first_even + 2 * q;
-                            odd[(q + m - (m - h)) % m] = sample(row, i);
-                        }
-                    }
-                }
-                let need = inverse
-                    .get_inplace_scratch_len()
-                    .max(forward.get_inplace_scratch_len());
-                work.scratch.resize(need, Complex32::ZERO);
-                inverse.process_with_scratch(odd, &mut work.scratch);
-                for row in odd.chunks_exact_mut(m) {
-                    for (v, s) in row.iter_mut().zip(shift.iter()) {
-                        *v *= s;
-                    }
-                }
-                forward.process_with_scratch(odd, &mut work.scratch);
-                for (dst, odd) in out.chunks_exact_mut(m).zip(odd.chunks_exact(m)) {
-                    let (negative, positive) = dst.split_at_mut(h);
-                    let (from_zero, below_zero) = odd.split_at(m - h);
-                    for (v, o) in positive.iter_mut().zip(from_zero) {
-                        *v = *v * std::f32::consts::FRAC_1_SQRT_2 + o;
-                    }
-                    for (v, o) in negative.iter_mut().zip(below_zero) {
-                        *v = *v * std::f32::consts::FRAC_1_SQRT_2 + o;
-                    }
+                work.lanes.resize(n, Lanes::ZERO);
+                let lanes = &mut work.lanes[..n];
+                for (rows, out) in rows.chunks(LANES * n).zip(out.chunks_mut(LANES * m)) {
+                    gather_rows(rows, n, |i| to[i], lanes);
+                    let (even, odd) = lanes.split_at_mut(m);
+                    fft.inverse(odd);
+                    mul_each(odd, shift);
+                    fft.forward(odd);
+                    sum_of_places(even, std::f32::consts::FRAC_1_SQRT_2, odd, from);
+                    scatter_rows(even, m, |j| j, 1.0, out);
                 }
             }
             Kind::General {
                 inverse,
                 forward,
+                to,
+                from,
                 scale,
             } => {
-                let long = &mut work.long;
-                let short = &mut work.short;
-                long.resize(n_coils * n, Complex32::ZERO);
-                short.resize(n_coils * m, Complex32::ZERO);
-                for c in 0..n_coils {
-                    let row = &data[c * n_samples..(c + 1) * n_samples];
-                    for (i, v) in long[c * n..(c + 1) * n].iter_mut().enumerate() {
-                        *v = sample(row, (i + n / 2) % n);
-                    }
-                }
-                let need = inverse
-                    .get_inplace_scratch_len()
-                    .max(forward.get_inplace_scratch_len());
-                work.scratch.resize(need, Complex32::ZERO);
-                inverse.process_with_scratch(long, &mut work.scratch);
-                let positive = m - m / 2;
-                for (s, l) in short.chunks_exact_mut(m).zip(long.chunks_exact(n)) {
-                    s[..positive].copy_from_slice(&l[..positive]);
-                    s[positive..].copy_from_slice(&l[n - m / 2..]);
-                }
-                forward.process_with_scratch(short, &mut work.scratch);
-                for (dst, s) in out.chunks_exact_mut(m).zip(short.chunks_exact(m)) {
-                    for (j, v) in dst.iter_mut().enumerate() {
-                        *v = s[(j + m - m / 2) % m] * *scale;
-                    }
+                work.lanes.resize(n, Lanes::ZERO);
+                let lanes = &mut work.lanes[..n];
+                for (rows, out) in rows.chunks(LANES * n).zip(out.chunks_mut(LANES * m)) {
+                    gather_rows(rows, n, |i| to[i], lanes);
+                    inverse.inverse(lanes);
+                    lanes.copy_within(n - m / 2.., m - m / 2);
+                    forward.forward(&mut lanes[..m]);
+                    scatter_rows(lanes, m, |j| from[j], *scale, out);
                 }
             }
         }
@@ -263,6 +224,30 @@ impl Oversampling {
                 dst[..range.start].fill(Complex32::ZERO);
                 dst[range.end..].fill(Complex32::ZERO);
             }
+        }
+    }
+}
+
+/// Lays readouts on `n` encoded samples each, zero where nothing was measured.
+fn lay_out(
+    data: &[Complex32],
+    n_samples: usize,
+    place: &Placement,
+    n: usize,
+    rows: &mut Vec<Complex32>,
+) {
+    rows.clear();
+    for row in data.chunks_exact(n_samples) {
+        let begin = rows.len();
+        rows.resize(begin + n, Complex32::ZERO);
+        let to = &mut rows[begin + place.start..][..place.kept.len()];
+        if place.is_reverse {
+            let kept = n_samples - place.kept.end..n_samples - place.kept.start;
+            for (v, s) in to.iter_mut().zip(row[kept].iter().rev()) {
+                *v = *s;
+            }
+        } else {
+            to.copy_from_slice(&row[place.kept.clone()]);
         }
     }
 }

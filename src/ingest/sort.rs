@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::coverage::{Mask, coverage, list};
 use super::geometry::{geometry, turn};
 use super::noise::Whitener;
+use super::pool::LinePool;
 use super::{Averages, IngestError};
 use crate::data::{
     AcquisitionStamps, Calibration, Frame, FrameKey, KSpace, Line, Note, ScanEncoding, Shape,
@@ -52,6 +53,8 @@ pub(crate) struct FrameContext {
     pub(crate) is_forward_vendor: bool,
     /// Marks of the scan that every image must carry.
     pub(crate) notes: Vec<Note>,
+    /// Where lines go that were put together.
+    pub(crate) pool: LinePool,
 }
 
 /// The readout nearest the k-space centre, and whether others lie elsewhere in the patient.
@@ -270,24 +273,14 @@ impl PendingFrame {
         let [ro, pe1, pe2] = c.encoding.grid;
         lines.sort_by_key(|l| (l.pe2, l.pe1, l.order));
 
+        let mut runs: Vec<&mut [PlacedLine]> = lines
+            .chunk_by_mut(|a, b| (a.pe2, a.pe1) == (b.pe2, b.pe1))
+            .collect();
+        say_repeats(&runs, name, c.averages, notes);
         let n_out = c.whitener.as_ref().map_or(c.n_coils, |w| w.kept.len());
-        if let Some(whitener) = &c.whitener {
-            whiten(&mut lines, whitener, ro);
-        }
+        combine(&mut runs, c.whitener.as_deref(), ro);
 
-        // [start, end) of each run of readouts of one line.
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for (i, l) in lines.iter().enumerate() {
-            match runs.last_mut() {
-                Some(run) if (lines[run.start].pe2, lines[run.start].pe1) == (l.pe2, l.pe1) => {
-                    run.end = i + 1;
-                }
-                _ => runs.push(i..i + 1),
-            }
-        }
-        say_repeats(&lines, &runs, name, c.averages, notes);
-
-        let ro_range = common_range(&lines, ro, name, notes);
+        let ro_range = common_range(runs.iter().flat_map(|run| run.iter()), ro, name, notes);
         let is_whole = ro_range == (0..ro);
         let n_lines = runs.len();
         let mut samples = vec![Complex32::ZERO; n_out * n_lines * ro];
@@ -297,17 +290,7 @@ impl PendingFrame {
                 .enumerate()
                 .for_each(|(coil, rows)| {
                     for (row, run) in rows.chunks_exact_mut(ro).zip(&runs) {
-                        let of = |i: usize| &lines[i].samples[coil * ro..(coil + 1) * ro];
-                        row.copy_from_slice(of(run.start));
-                        for i in run.start + 1..run.end {
-                            for (v, s) in row.iter_mut().zip(of(i)) {
-                                *v += s;
-                            }
-                        }
-                        if run.len() > 1 {
-                            let mean = 1.0 / run.len() as f32;
-                            row.iter_mut().for_each(|v| *v *= mean);
-                        }
+                        row.copy_from_slice(&run[0].samples[coil * ro..(coil + 1) * ro]);
                         if !is_whole {
                             row[..ro_range.start].fill(Complex32::ZERO);
                             row[ro_range.end..].fill(Complex32::ZERO);
@@ -316,14 +299,15 @@ impl PendingFrame {
                 });
         }
         #[allow(clippy::cast_possible_truncation)] // readouts of one line: counters are 16 bits
-        let lines = runs
+        let measured = runs
             .iter()
             .map(|run| Line {
-                pe2: lines[run.start].pe2,
-                pe1: lines[run.start].pe1,
+                pe2: run[0].pe2,
+                pe1: run[0].pe1,
                 averages: run.len() as u32,
             })
             .collect();
+        c.pool.give(lines.into_iter().map(|l| l.samples));
         KSpace {
             shape: Shape {
                 coil: n_out,
@@ -331,50 +315,77 @@ impl PendingFrame {
                 pe1,
                 ro,
             },
-            lines,
+            lines: measured,
             ro_range,
             samples,
         }
     }
 }
 
-/// Multiplies each line by the whitening matrix, in place; lines in parallel.
-fn whiten(lines: &mut [PlacedLine], whitener: &Whitener, ro: usize) {
+/// Makes the first line of each run the whitened mean of all of them; runs in parallel.
+fn combine(runs: &mut [&mut [PlacedLine]], whitener: Option<&Whitener>, ro: usize) {
     // One matrix per dwell time; nearly always there is one.
     let mut matrices: BTreeMap<Option<u64>, Vec<Complex32>> = BTreeMap::new();
-    for l in lines.iter() {
-        matrices
-            .entry(l.dwell_us.map(f64::to_bits))
-            .or_insert_with(|| whitener.scaled(l.dwell_us));
+    if let Some(whitener) = whitener {
+        for l in runs.iter().flat_map(|run| run.iter()) {
+            matrices
+                .entry(l.dwell_us.map(f64::to_bits))
+                .or_insert_with(|| whitener.scaled(l.dwell_us));
+        }
     }
-    let (n_in, n_out) = (whitener.n_coils, whitener.kept.len());
-    lines.par_iter_mut().for_each_init(
-        || vec![Complex32::ZERO; n_out * ro],
-        |product, l| {
-            let Some(w) = matrices.get(&l.dwell_us.map(f64::to_bits)) else {
-                return;
-            };
-            faer::linalg::matmul::matmul(
-                MatMut::from_row_major_slice_mut(product, n_out, ro),
-                Accum::Replace,
-                MatRef::from_row_major_slice(w, n_out, n_in),
-                MatRef::from_row_major_slice(&l.samples, n_in, ro),
-                Complex32::ONE,
-                Par::Seq,
-            );
-            l.samples[..n_out * ro].copy_from_slice(product);
-        },
+    runs.par_iter_mut().for_each_init(Vec::new, |room, run| {
+        let mut whiten = |l: &mut PlacedLine| {
+            if let Some(w) = matrices.get(&l.dwell_us.map(f64::to_bits)) {
+                multiply(w, l, ro, room);
+            }
+        };
+        // Whitening is linear: lines of one dwell time are whitened once, as their mean.
+        let is_mixed = run.iter().any(|l| l.dwell_us != run[0].dwell_us);
+        if is_mixed {
+            run.iter_mut().for_each(&mut whiten);
+        }
+        let Some((first, others)) = run.split_first_mut() else {
+            return;
+        };
+        for other in &*others {
+            for (v, s) in first.samples.iter_mut().zip(&other.samples) {
+                *v += s;
+            }
+        }
+        if !others.is_empty() {
+            let mean = 1.0 / (others.len() + 1) as f32;
+            first.samples.iter_mut().for_each(|v| *v *= mean);
+        }
+        if !is_mixed {
+            whiten(first);
+        }
+    });
+}
+
+/// Multiplies the coils of a line by `matrix` `[out, coil]`; the first `out` rows of the line are the result.
+fn multiply(matrix: &[Complex32], line: &mut PlacedLine, ro: usize, room: &mut Vec<Complex32>) {
+    let n_in = line.samples.len() / ro.max(1);
+    let n_out = matrix.len() / n_in.max(1);
+    room.resize(n_out * ro, Complex32::ZERO);
+    faer::linalg::matmul::matmul(
+        MatMut::from_row_major_slice_mut(room, n_out, ro),
+        Accum::Replace,
+        MatRef::from_row_major_slice(matrix, n_out, n_in),
+        MatRef::from_row_major_slice(&line.samples, n_in, ro),
+        Complex32::ONE,
+        Par::Seq,
     );
+    line.samples[..n_out * ro].copy_from_slice(room);
 }
 
 /// Samples that every line measured. Lines that measured more are cut to it, with a mark.
-fn common_range(
-    lines: &[PlacedLine],
+fn common_range<'a>(
+    mut lines: impl Iterator<Item = &'a PlacedLine>,
     ro: usize,
     name: &str,
     notes: &mut Vec<Note>,
 ) -> Range<usize> {
-    let Some(first) = lines.first() else {
+    let Some(first) = lines.next() else {
         return 0..ro;
     };
     let mut range = first.ro_range.clone();
@@ -399,28 +410,20 @@ fn common_range(
 }
 
 /// Says which lines were measured more than once.
-fn say_repeats(
-    lines: &[PlacedLine],
-    runs: &[Range<usize>],
-    name: &str,
-    averages: Averages,
-    notes: &mut Vec<Note>,
-) {
-    let most = runs.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+fn say_repeats(runs: &[&mut [PlacedLine]], name: &str, averages: Averages, notes: &mut Vec<Note>) {
+    let most = runs.iter().map(|run| run.len()).max().unwrap_or(0);
     if most < 2 {
         return;
     }
-    let least = runs.iter().map(ExactSizeIterator::len).min().unwrap_or(0);
+    let least = runs.iter().map(|run| run.len()).min().unwrap_or(0);
     // Averages that the counter announces are as asked; repeats under one average counter are not.
     let repeated: Vec<(usize, usize)> = runs
         .iter()
         .filter(|run| {
-            let lines = &lines[(*run).clone()];
-            lines
-                .windows(2)
+            run.windows(2)
                 .any(|w| w[0].order.average == w[1].order.average)
         })
-        .map(|run| (lines[run.start].pe2 as usize, lines[run.start].pe1 as usize))
+        .map(|run| (run[0].pe2 as usize, run[0].pe1 as usize))
         .collect();
     if averages == Averages::Combine && repeated.is_empty() {
         let text = if least == most {

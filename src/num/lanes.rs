@@ -515,6 +515,24 @@ slice_kernel!(
     }
 );
 slice_kernel!(
+    /// Multiplies each element by its factor, the same for all lanes, over the shorter.
+    mul_each = MulEach(data: &'a mut [Lanes], by: &'a [Complex32]) -> () {
+        for (v, b) in data.iter_mut().zip(by) {
+            *v = Lanes::ZERO.plus::<FMA>(b.re, *v).plus::<FMA>(b.im, v.turn::<true>());
+        }
+    }
+);
+slice_kernel!(
+    /// `sums[i] = scale sums[i] + from[place[i]]`, over the shorter.
+    sum_of_places = SumOfPlaces(
+        sums: &'a mut [Lanes], scale: f32, from: &'a [Lanes], place: &'a [usize]
+    ) -> () {
+        for (s, place) in sums.iter_mut().zip(place) {
+            *s = from[*place].plus::<FMA>(scale, *s);
+        }
+    }
+);
+slice_kernel!(
     /// `a *= b` with real `b`, element by element, over the shorter.
     mul_real = MulReal(a: &'a mut [Lanes], b: &'a [[f32; LANES]]) -> () {
         for (a, b) in a.iter_mut().zip(b) {

@@ -19,7 +19,7 @@ use crate::data::{
     Fault, FaultKind, FrameKey, NoiseCovariance, Note, ReconImage, Scan, Stamp, Step,
 };
 use crate::device::Device;
-use crate::ingest::{FEW_READOUTS, Ingest, PendingFrame};
+use crate::ingest::{Ingest, PendingFrame};
 use crate::metrics::{Clock, Latency, StageClock};
 use crate::protocol::{OnFrameError, Protocol};
 
@@ -38,8 +38,8 @@ pub const STAGES: [&str; 7] = [
 /// What takes the images, each with its marks.
 pub type Sink<'a> = dyn FnMut(ReconImage, Stamp) -> Result<(), Fault> + Send + 'a;
 
-/// What visits batches of readouts.
-pub type Visit<'a> = dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()> + 'a;
+/// What visits batches of readouts, on any thread.
+pub type Visit<'a> = dyn FnMut(&[AcquisitionRef<'_>]) -> ControlFlow<()> + Send + 'a;
 
 /// Where readouts come from: a file, a socket.
 pub trait Source {
@@ -279,9 +279,8 @@ pub fn run(
                     let taken = settings.clock.time("ingest", || {
                         border("ingest", || {
                             ingest.arrived(settings.now.now());
-                            // Readouts of a scan that is being measured come one by one.
-                            if batch.len() <= FEW_READOUTS {
-                                ingest.push(batch)?;
+                            if settings.is_live {
+                                ingest.push_here(batch)?;
                             } else {
                                 ingest_pool.install(|| ingest.push(batch))?;
                             }

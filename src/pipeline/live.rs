@@ -3,7 +3,7 @@
 
 use crate::data::{Fault, NoiseCovariance, Note, Scan};
 use crate::device::Device;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, LinePool};
 use crate::metrics::{Clock, StageClock, peak_memory_bytes};
 use crate::protocol::{Protocol, check};
 
@@ -30,6 +30,8 @@ pub struct LiveJob<'a> {
     pub input: &'a str,
     /// Marks for every image.
     pub notes: &'a [Note],
+    /// Memory of lines.
+    pub lines: LinePool,
 }
 
 /// A scan that was checked and may begin.
@@ -49,6 +51,7 @@ impl<'a> Live<'a> {
         let noise = job.noise.take();
         let ingest = border("ingest", || {
             let mut ingest = Ingest::plan(job.header, &job.protocol.file.ingest, None)?;
+            ingest.share_lines(job.lines.clone());
             if let Some(noise) = noise {
                 ingest.keep_noise(noise);
             }

@@ -15,6 +15,7 @@ pub mod report;
 pub mod schedule;
 pub mod watch;
 
+pub use crate::ingest::LinePool;
 pub use chain::{Settings, Sink, Source, Visit};
 pub use file::{FileJob, Finished, plan_file, recon_file};
 pub use guard::{border, panic_text, remember_panic};

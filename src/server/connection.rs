@@ -22,7 +22,7 @@ use crate::data::{Fault, FaultKind, Note};
 use crate::device::Device;
 use crate::handoff::MrdSeries;
 use crate::metrics::{Clock, Monotonic};
-use crate::pipeline::{Live, LiveJob, Report, Watch, border};
+use crate::pipeline::{LinePool, Live, LiveJob, Report, Watch, border};
 
 /// Longest time that a connection without a spill file is read on after a fault.
 const MAX_DRAIN_S: u64 = 120;
@@ -45,6 +45,8 @@ pub enum Ending {
 pub(super) struct Shared {
     pub(super) config: ServerConfig,
     pub(super) stats: Arc<Stats>,
+    /// Memory of lines, from scan to scan.
+    pub(super) lines: LinePool,
 }
 
 /// The other end.
@@ -101,6 +103,7 @@ pub fn serve_pipe(
     let shared = Shared {
         config,
         stats: Arc::new(Stats::new()),
+        lines: LinePool::default(),
     };
     let peer = Peer {
         reader,
@@ -441,6 +444,7 @@ impl Dialogue<'_> {
             now: &clock,
             input: &input,
             notes: &notes,
+            lines: shared.lines.clone(),
         })?;
         let mut series = border("handoff", || {
             Ok(MrdSeries::new(live.scan().clone(), &protocol.file.handoff)?)

@@ -46,7 +46,7 @@ enum Wire {
     /// Nothing came at all.
     Nothing,
     V1 {
-        reader: wire::Reader<Source>,
+        reader: Box<wire::Reader<Source>>,
         session: Session,
     },
     V2(Box<v2::Reader<Source>>),
@@ -68,7 +68,7 @@ impl Front {
             (0, _) => Wire::Nothing,
             (_, [b'y']) => Wire::V2(Box::new(v2::Reader::new(source, limits).map_err(fault)?)),
             _ => Wire::V1 {
-                reader: wire::Reader::new(source, limits),
+                reader: Box::new(wire::Reader::new(source, limits)),
                 session: Session::new(),
             },
         };
@@ -89,6 +89,13 @@ impl Front {
         match &self.wire {
             Wire::V2(reader) => Some(reader.writer()),
             _ => None,
+        }
+    }
+
+    /// Gives a readout back that was done with, for the next one's samples.
+    pub(super) fn give_back(&mut self, readout: Acquisition) {
+        if let Wire::V1 { reader, .. } = &mut self.wire {
+            reader.give_back(readout.data);
         }
     }
 

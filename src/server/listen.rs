@@ -13,6 +13,7 @@ use super::http;
 use super::spill;
 use super::stats::Stats;
 use crate::data::{Fault, FaultKind};
+use crate::pipeline::LinePool;
 
 /// Connections beside those that scan: questions, health checks, scans that wait to be refused.
 const EXTRA_CONNECTIONS: usize = 16;
@@ -49,6 +50,7 @@ impl Server {
             shared: Shared {
                 config,
                 stats: Arc::new(Stats::new()),
+                lines: LinePool::default(),
             },
             listener,
             metrics,

@@ -1,16 +1,27 @@
 //! The chain's source: batches of the readouts that the socket holds.
+//!
+//! A scanner at work sends a readout, then measures: what came is visited at once, on the thread that reads. A peer that
+//! sends faster than that fills batches; these are visited by a second thread while the first reads on.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use crossbeam::channel::bounded;
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::{Acquisition, Header};
 
 use super::front::{Front, Incoming};
-use crate::data::{Fault, FaultKind};
+use crate::data::{Complex32, Fault, FaultKind};
 use crate::pipeline::{Source, Visit};
 
-/// Most readouts that are handed on at once; what a socket holds is rarely more.
+/// Most readouts that are handed on at once.
 const BATCH: usize = 256;
+/// Bytes of samples from which a batch is full: they still lie in the cache when they are visited.
+const BATCH_BYTES: usize = 2 << 20;
+
+/// So few readouts are visited where they are: waking another thread takes as long as a readout of 12 coils (some 20 us).
+const FEW: usize = 3;
 
 /// What to do with everything that is not a readout.
 pub(super) type Aside<'a> = dyn FnMut(Incoming) -> Result<(), Fault> + 'a;
@@ -23,13 +34,52 @@ pub(super) struct LiveSource<'a> {
     pub(super) aside: &'a mut Aside<'a>,
 }
 
+/// Readouts that are visited together.
+#[derive(Default)]
+struct Batch {
+    readouts: Vec<Acquisition>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, readout: Acquisition) {
+        self.bytes += readout.data.len() * size_of::<Complex32>();
+        self.readouts.push(readout);
+    }
+
+    fn is_full(&self) -> bool {
+        self.readouts.len() >= BATCH || self.bytes >= BATCH_BYTES
+    }
+}
+
+/// The visitor, who is called by one thread at a time and not again after it broke off.
+struct Visitor<'a, 'v> {
+    visit: Mutex<&'a mut Visit<'v>>,
+    is_done: AtomicBool,
+}
+
+impl Visitor<'_, '_> {
+    fn visit(&self, batch: &Batch) {
+        if self.is_done() {
+            return;
+        }
+        let refs: Vec<AcquisitionRef<'_>> =
+            batch.readouts.iter().map(Acquisition::as_ref).collect();
+        // A visitor that panicked is not called again: the panic ends the source.
+        let mut visit = self.visit.lock().unwrap_or_else(PoisonError::into_inner);
+        if visit(&refs).is_break() {
+            self.is_done.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+}
+
 impl LiveSource<'_> {
     /// Adds a readout to the batch; `Break` at the end of the scan.
-    fn take(
-        &mut self,
-        incoming: Incoming,
-        batch: &mut Vec<Acquisition>,
-    ) -> Result<ControlFlow<()>, Fault> {
+    fn take(&mut self, incoming: Incoming, batch: &mut Batch) -> Result<ControlFlow<()>, Fault> {
         match incoming {
             Incoming::Readout(readout) => batch.push(readout),
             Incoming::Closed | Incoming::Silent => return Ok(ControlFlow::Break(())),
@@ -45,14 +95,28 @@ impl LiveSource<'_> {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
 
-pub(super) fn images_refused() -> Fault {
-    Fault::new(
-        FaultKind::Unsupported,
-        "server",
-        "images came, expected readouts: this server reconstructs, it does not process images",
-    )
+    /// Fills the batch with what is there; waits only for a first readout.
+    fn fill(&mut self, batch: &mut Batch) -> Result<ControlFlow<()>, Fault> {
+        while !batch.is_full() {
+            let incoming = match self.front.ready()? {
+                Some(incoming) => incoming,
+                None if batch.readouts.is_empty() => self.front.next()?,
+                None => break,
+            };
+            if self.take(incoming, batch)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn recycle(&mut self, batch: &mut Batch) {
+        for readout in batch.readouts.drain(..) {
+            self.front.give_back(readout);
+        }
+        batch.bytes = 0;
+    }
 }
 
 impl Source for LiveSource<'_> {
@@ -61,34 +125,64 @@ impl Source for LiveSource<'_> {
     }
 
     fn for_each_batch(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
-        let mut batch: Vec<Acquisition> = self.first.take().into_iter().collect();
-        let mut end: Result<ControlFlow<()>, Fault> = Ok(ControlFlow::Continue(()));
-        loop {
-            while batch.len() < BATCH && matches!(end, Ok(ControlFlow::Continue(()))) {
-                match self.front.ready() {
-                    Ok(Some(incoming)) => end = self.take(incoming, &mut batch),
-                    Ok(None) => break,
-                    Err(f) => end = Err(f),
+        let visitor = Visitor {
+            visit: Mutex::new(visit),
+            is_done: AtomicBool::new(false),
+        };
+        // One batch is read, one waits, one is visited.
+        let (full_in, full_out) = bounded::<Batch>(1);
+        let (empty_in, empty_out) = bounded::<Batch>(3);
+        let handed = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let (visitor, handed) = (&visitor, &handed);
+            let second = scope.spawn(move || {
+                for batch in full_out {
+                    visitor.visit(&batch);
+                    handed.fetch_sub(1, Ordering::AcqRel);
+                    // There are never more batches than places.
+                    empty_in.try_send(batch).unwrap_or(());
                 }
-            }
-            // What came before the end or the fault counts.
-            if !batch.is_empty() {
-                let refs: Vec<AcquisitionRef<'_>> = batch.iter().map(Acquisition::as_ref).collect();
-                if visit(&refs).is_break() {
-                    return Ok(());
+            });
+            let mut batch = Batch::default();
+            self.first.take().into_iter().for_each(|r| batch.push(r));
+            let end = loop {
+                let filled = self.fill(&mut batch);
+                // What came before the end or the fault counts.
+                if batch.readouts.is_empty() {
+                } else if batch.readouts.len() <= FEW && handed.load(Ordering::Acquire) == 0 {
+                    visitor.visit(&batch);
+                    self.recycle(&mut batch);
+                } else {
+                    handed.fetch_add(1, Ordering::AcqRel);
+                    if full_in.send(std::mem::take(&mut batch)).is_err() {
+                        break Ok(()); // the second thread panicked, which is told below
+                    }
+                    if let Ok(visited) = empty_out.try_recv() {
+                        batch = visited;
+                        self.recycle(&mut batch);
+                    }
                 }
-                batch.clear();
-                if matches!(end, Ok(ControlFlow::Continue(()))) {
-                    continue;
+                match filled {
+                    Ok(ControlFlow::Continue(())) if !visitor.is_done() => {}
+                    Ok(_) => break Ok(()),
+                    Err(f) => break Err(f),
                 }
+            };
+            drop(full_in);
+            if let Err(panic) = second.join() {
+                std::panic::resume_unwind(panic);
             }
-            if end?.is_break() {
-                return Ok(());
-            }
-            let incoming = self.front.next();
-            end = incoming.and_then(|i| self.take(i, &mut batch));
-        }
+            end
+        })
     }
+}
+
+pub(super) fn images_refused() -> Fault {
+    Fault::new(
+        FaultKind::Unsupported,
+        "server",
+        "images came, expected readouts: this server reconstructs, it does not process images",
+    )
 }
 
 /// One line about a header, for the log.

@@ -1,6 +1,7 @@
 //! Bytes → [`Message`].
 
 use bytemuck::Pod;
+use num_complex::Complex32;
 
 use super::{Message, id};
 use crate::acquisition::{ACQUISITION_HEADER_BYTES, Acquisition, AcquisitionHeader};
@@ -44,7 +45,16 @@ pub enum Step {
 /// # Source
 /// ISMRMRD documentation, "Session Protocol" and "Message Types"; ISMRMRD `serialization.cpp`.
 pub fn decode(buf: &[u8], limits: &Limits) -> Result<Step, Error> {
-    let mut c = Cursor { buf, at: 0 };
+    decode_into(buf, limits, &mut Vec::new())
+}
+
+/// [`decode`], with samples of readouts in the last of `rooms` instead of a new allocation.
+pub(super) fn decode_into(
+    buf: &[u8],
+    limits: &Limits,
+    rooms: &mut Vec<Vec<Complex32>>,
+) -> Result<Step, Error> {
+    let mut c = Cursor { buf, at: 0, rooms };
     match message(&mut c, limits) {
         Ok(message) => Ok(Step::Message {
             message,
@@ -67,12 +77,13 @@ impl From<Error> for Stop {
     }
 }
 
-struct Cursor<'a> {
+struct Cursor<'a, 'r> {
     buf: &'a [u8],
     at: usize,
+    rooms: &'r mut Vec<Vec<Complex32>>,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> Cursor<'a, '_> {
     fn bytes(&mut self, n: usize) -> Result<&'a [u8], Stop> {
         let end = self.at.saturating_add(n);
         match self.buf.get(self.at..end) {
@@ -121,8 +132,12 @@ impl<'a> Cursor<'a> {
 
 /// Copies little-endian values whose real numbers are `component` bytes each.
 pub(crate) fn values<T: Pod>(bytes: &[u8], component: usize) -> Vec<T> {
+    values_into(Vec::new(), bytes, component)
+}
+
+fn values_into<T: Pod>(mut out: Vec<T>, bytes: &[u8], component: usize) -> Vec<T> {
     let n = bytes.len() / size_of::<T>();
-    let mut out = vec![T::zeroed(); n];
+    out.resize(n, T::zeroed());
     let to: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
     to.copy_from_slice(bytes.get(..n * size_of::<T>()).unwrap_or_default());
     if cfg!(target_endian = "big") {
@@ -150,7 +165,7 @@ fn malformed(place: &str, found: String, needed: &str) -> Error {
     }
 }
 
-fn message(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
+fn message(c: &mut Cursor<'_, '_>, limits: &Limits) -> Result<Message, Stop> {
     let text = limits.xml_bytes;
     let number = c.u16()?;
     Ok(match number {
@@ -235,7 +250,7 @@ fn message(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
     })
 }
 
-fn acquisition(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
+fn acquisition(c: &mut Cursor<'_, '_>, limits: &Limits) -> Result<Message, Stop> {
     let head = AcquisitionHeader::decode(c.array::<ACQUISITION_HEADER_BYTES>()?);
     head.check_limits(limits)?;
     let samples = u64::from(head.number_of_samples);
@@ -250,11 +265,13 @@ fn acquisition(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
         ));
     }
     let traj = c.values(traj, 4, usize::MAX)?;
-    let data = c.values(data, 4, usize::MAX)?;
+    let room = c.rooms.pop().unwrap_or_default();
+    let bytes = c.bytes(usize::try_from(8 * data).unwrap_or(usize::MAX))?;
+    let data = values_into(room, bytes, 4);
     Ok(Message::Acquisition(Acquisition { head, traj, data }))
 }
 
-fn image(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
+fn image(c: &mut Cursor<'_, '_>, limits: &Limits) -> Result<Message, Stop> {
     let head = ImageHeader::decode(c.array::<IMAGE_HEADER_BYTES>()?);
     let n = c.u64()?;
     let attributes = c.text(n, "bytes of image attributes", limits.attribute_bytes)?;
@@ -266,7 +283,12 @@ fn image(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
     }))
 }
 
-fn pixels(c: &mut Cursor<'_>, data_type: u16, count: u64, limits: &Limits) -> Result<Pixels, Stop> {
+fn pixels(
+    c: &mut Cursor<'_, '_>,
+    data_type: u16,
+    count: u64,
+    limits: &Limits,
+) -> Result<Pixels, Stop> {
     let limit = limits.image_bytes;
     Ok(match data_type {
         1 => Pixels::U16(c.values(count, 2, limit)?),
@@ -281,7 +303,7 @@ fn pixels(c: &mut Cursor<'_>, data_type: u16, count: u64, limits: &Limits) -> Re
     })
 }
 
-fn array(c: &mut Cursor<'_>, limits: &Limits) -> Result<Message, Stop> {
+fn array(c: &mut Cursor<'_, '_>, limits: &Limits) -> Result<Message, Stop> {
     let data_type = c.u16()?;
     let _version = c.u16()?;
     let axes = c.u16()?;

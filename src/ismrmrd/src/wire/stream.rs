@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use num_complex::Complex32;
+
 use super::buffer::Buffer;
-use super::{Message, Step, decode, v2};
+use super::decode::decode_into;
+use super::{Message, Step, v2};
 use crate::acquisition::Acquisition;
 use crate::header::Header;
 use crate::image::{Image, NdArray};
@@ -65,7 +68,12 @@ pub struct Reader<R> {
     buffer: Buffer<R>,
     limits: Limits,
     closed: bool,
+    /// Samples that were given back.
+    rooms: Vec<Vec<Complex32>>,
 }
+
+/// Bytes of rooms that are kept, when they are as large as the next one.
+const ROOM_BYTES: usize = 16 << 20;
 
 impl<R: Read> Reader<R> {
     /// Begins to read.
@@ -74,13 +82,23 @@ impl<R: Read> Reader<R> {
             buffer: Buffer::new(source),
             limits,
             closed: false,
+            rooms: Vec::new(),
+        }
+    }
+
+    /// Gives the samples of a readout back that was done with: the next readout is decoded into their memory, which
+    /// is mapped and warm.
+    pub fn give_back(&mut self, samples: Vec<Complex32>) {
+        let bytes = samples.capacity() * size_of::<Complex32>();
+        if self.rooms.len().saturating_mul(bytes) < ROOM_BYTES {
+            self.rooms.push(samples);
         }
     }
 
     /// The next message; `None` after `CLOSE` or at the end between two messages.
     ///
     /// # Errors
-    /// As [`decode`], with the byte offset; [`Error::Malformed`] for an end inside a message; [`Error::Io`].
+    /// As [`super::decode`], with the byte offset; [`Error::Malformed`] for an end inside a message; [`Error::Io`].
     pub fn next_message(&mut self) -> Result<Option<Message>, Error> {
         loop {
             let at = self.buffer.position();
@@ -110,7 +128,7 @@ impl<R: Read> Reader<R> {
     /// The next message that is there whole already; `None` when more bytes would have to be read. Never waits.
     ///
     /// # Errors
-    /// As [`decode`], with the byte offset.
+    /// As [`super::decode`], with the byte offset.
     pub fn next_ready(&mut self) -> Result<Option<Message>, Error> {
         Ok(match self.ready()? {
             Ready::Message(message) => Some(message),
@@ -138,7 +156,8 @@ impl<R: Read> Reader<R> {
             return Ok(Ready::End);
         }
         let at = self.buffer.position();
-        let step = decode(self.buffer.unused(), &self.limits).map_err(|e| at_byte(e, at))?;
+        let step = decode_into(self.buffer.unused(), &self.limits, &mut self.rooms)
+            .map_err(|e| at_byte(e, at))?;
         Ok(match step {
             Step::Message { message, used } => {
                 self.buffer.use_up(used);
