@@ -1,11 +1,11 @@
 //! What is done to one readout of a batch, in parallel with the others.
 
 use ismrmrd::acquisition::AcquisitionRef;
-use num_complex::{Complex32, Complex64};
+use num_complex::Complex64;
 
 use super::noise;
 use super::oversampling::{Oversampling, Placement, Work};
-use super::pool::LinePool;
+use super::pool::{LinePool, PooledLine};
 use crate::data::{FrameKey, Scan};
 use crate::num::complex::energy;
 
@@ -24,7 +24,7 @@ pub(super) enum Job {
 pub(super) enum Done {
     Noise(Vec<Complex64>),
     Line {
-        samples: Box<[Complex32]>,
+        samples: PooledLine,
         alive: Vec<bool>,
     },
     NotFinite {

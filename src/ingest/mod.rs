@@ -725,7 +725,6 @@ impl Ingest {
                             whitener: whitener.clone(),
                             is_forward_vendor,
                             notes: notes.clone(),
-                            pool: self.pool.clone(),
                         })
                     })
                 })

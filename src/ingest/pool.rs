@@ -1,7 +1,8 @@
-//! Memory of lines that were put together, for lines that still come, of this scan or the next: mapped already, and
-//! often warm.
+//! Memory of lines that were done with, for lines that still come, of this scan or the next: mapped already, and often
+//! warm.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use num_complex::Complex32;
@@ -9,7 +10,7 @@ use num_complex::Complex32;
 /// Bytes that are kept at most.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Lines that are free. Clones share them.
+/// Lines that are free, never more than were in use at the same time. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct LinePool(Arc<Mutex<Free>>);
 
@@ -19,33 +20,66 @@ struct Free {
     bytes: usize,
 }
 
+/// Samples of a line, on loan from a pool.
+#[derive(Debug)]
+pub(crate) struct PooledLine {
+    samples: Box<[Complex32]>,
+    pool: LinePool,
+}
+
 impl LinePool {
     /// `len` samples of any value.
-    pub(crate) fn take(&self, len: usize) -> Box<[Complex32]> {
+    pub(crate) fn take(&self, len: usize) -> PooledLine {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match free.by_len.get_mut(&len).and_then(Vec::pop) {
-            Some(line) => {
-                free.bytes -= size_of_val(&*line);
-                line
-            }
-            None => vec![Complex32::ZERO; len].into_boxed_slice(),
+        let line = free.by_len.get_mut(&len).and_then(Vec::pop);
+        free.bytes -= line.as_deref().map_or(0, size_of_val);
+        drop(free);
+        PooledLine {
+            samples: line.unwrap_or_else(|| vec![Complex32::ZERO; len].into_boxed_slice()),
+            pool: self.clone(),
         }
     }
 
-    /// Gives lines back. Beyond the bound, lines of other lengths are let go first: scans of their kind are over.
-    pub(crate) fn give(&self, lines: impl Iterator<Item = Box<[Complex32]>>) {
+    /// Beyond the bound, lines of other lengths are let go first: scans of their kind are over.
+    fn give(&self, line: Box<[Complex32]>) {
+        let (len, bytes) = (line.len(), size_of_val(&*line));
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in lines {
-            let (len, bytes) = (line.len(), size_of_val(&*line));
-            if free.bytes + bytes > MAX_BYTES {
-                free.by_len.retain(|l, _| *l == len);
-                free.bytes = free.by_len.get(&len).map_or(0, Vec::len) * bytes;
-            }
-            if free.bytes + bytes <= MAX_BYTES {
-                free.bytes += bytes;
-                free.by_len.entry(len).or_default().push(line);
-            }
+        if free.bytes + bytes > MAX_BYTES {
+            free.by_len.retain(|l, _| *l == len);
+            free.bytes = free.by_len.get(&len).map_or(0, Vec::len) * bytes;
         }
+        if free.bytes + bytes <= MAX_BYTES {
+            free.bytes += bytes;
+            free.by_len.entry(len).or_default().push(line);
+        }
+    }
+}
+
+impl Drop for PooledLine {
+    fn drop(&mut self) {
+        self.pool.give(std::mem::take(&mut self.samples));
+    }
+}
+
+impl Clone for PooledLine {
+    fn clone(&self) -> Self {
+        let mut copy = self.pool.take(self.samples.len());
+        copy.copy_from_slice(&self.samples);
+        copy
+    }
+}
+
+impl Deref for PooledLine {
+    type Target = [Complex32];
+
+    fn deref(&self) -> &[Complex32] {
+        &self.samples
+    }
+}
+
+impl DerefMut for PooledLine {
+    fn deref_mut(&mut self) -> &mut [Complex32] {
+        &mut self.samples
     }
 }
 
@@ -53,22 +87,35 @@ impl LinePool {
 mod tests {
     use super::*;
 
+    fn free(pool: &LinePool) -> usize {
+        pool.0.lock().unwrap().bytes
+    }
+
     #[test]
     fn lines_come_back_with_their_length_and_within_the_bound() {
-        let lines = |n: usize, len: usize| {
-            (0..n).map(move |_| vec![Complex32::ZERO; len].into_boxed_slice())
-        };
         let pool = LinePool::default();
         let line = pool.take(1 << 20);
         let at = line.as_ptr();
-        pool.give([line].into_iter());
+        drop(line);
         assert_eq!(pool.take(3).len(), 3);
         let line = pool.clone().take(1 << 20);
         assert_eq!(line.as_ptr(), at);
-        pool.give(lines(40, 1 << 20));
-        assert_eq!(pool.0.lock().unwrap().bytes, MAX_BYTES);
+        let others: Vec<_> = (0..40).map(|_| line.clone()).collect();
+        drop((line, others));
+        assert_eq!(free(&pool), MAX_BYTES);
         // Another kind of scan: the old lines go.
-        pool.give(lines(2, 1 << 10));
-        assert_eq!(pool.0.lock().unwrap().bytes, 2 << 13);
+        drop(pool.take(1 << 10));
+        assert_eq!(free(&pool), 1 << 13);
+    }
+
+    #[test]
+    fn copies_do_not_make_it_grow() {
+        let pool = LinePool::default();
+        let line = pool.take(100);
+        for _ in 0..1000 {
+            drop(line.clone());
+        }
+        drop(line);
+        assert_eq!(free(&pool), 2 * 800);
     }
 }

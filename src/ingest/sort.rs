@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::coverage::{Mask, coverage, list};
 use super::geometry::{geometry, turn};
 use super::noise::Whitener;
-use super::pool::LinePool;
+use super::pool::PooledLine;
 use super::{Averages, IngestError};
 use crate::data::{
     AcquisitionStamps, Calibration, Frame, FrameKey, KSpace, Line, Note, ScanEncoding, Shape,
@@ -29,7 +29,7 @@ pub(crate) struct PlacedLine {
     pub(crate) dwell_us: Option<f64>,
     pub(crate) ro_range: Range<usize>,
     /// `[coil, ro]`.
-    pub(crate) samples: Box<[Complex32]>,
+    pub(crate) samples: PooledLine,
 }
 
 /// Repeated readouts of one line are summed in this order.
@@ -53,8 +53,6 @@ pub(crate) struct FrameContext {
     pub(crate) is_forward_vendor: bool,
     /// Marks of the scan that every image must carry.
     pub(crate) notes: Vec<Note>,
-    /// Where lines go that were put together.
-    pub(crate) pool: LinePool,
 }
 
 /// The readout nearest the k-space centre, and whether others lie elsewhere in the patient.
@@ -299,7 +297,7 @@ impl PendingFrame {
                 });
         }
         #[allow(clippy::cast_possible_truncation)] // readouts of one line: counters are 16 bits
-        let measured = runs
+        let lines = runs
             .iter()
             .map(|run| Line {
                 pe2: run[0].pe2,
@@ -307,7 +305,6 @@ impl PendingFrame {
                 averages: run.len() as u32,
             })
             .collect();
-        c.pool.give(lines.into_iter().map(|l| l.samples));
         KSpace {
             shape: Shape {
                 coil: n_out,
@@ -315,7 +312,7 @@ impl PendingFrame {
                 pe1,
                 ro,
             },
-            lines: measured,
+            lines,
             ro_range,
             samples,
         }
@@ -348,7 +345,7 @@ fn combine(runs: &mut [&mut [PlacedLine]], whitener: Option<&Whitener>, ro: usiz
             return;
         };
         for other in &*others {
-            for (v, s) in first.samples.iter_mut().zip(&other.samples) {
+            for (v, s) in first.samples.iter_mut().zip(other.samples.iter()) {
                 *v += s;
             }
         }
