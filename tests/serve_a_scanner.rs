@@ -420,6 +420,60 @@ fn the_ismrmrd_tools_on_pipes_get_the_images_of_a_file() {
     assert!(by_file == by_pipe, "the images differ");
 }
 
+/// Debian's ismrmrd-tools measure a phantom and reconstruct it; over the wire we give their image.
+#[test]
+fn a_scan_of_the_ismrmrd_tools_gives_their_image_over_the_wire() {
+    let dir = tempfile::tempdir().unwrap();
+    let tool = |line: &str| {
+        let (program, arguments) = line.split_once(' ').unwrap();
+        Command::new(program)
+            .args(arguments.split(' '))
+            .env("HDF5_USE_FILE_LOCKING", "FALSE")
+            .current_dir(dir.path())
+            .output()
+    };
+    let made = tool("ismrmrd_generate_cartesian_shepp_logan -m 128 -c 4 -o phantom.h5");
+    let Ok(made) = made else {
+        eprintln!("SKIPPED: ismrmrd_generate_cartesian_shepp_logan is not installed");
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let converted = cauda_in(dir.path(), "convert phantom.h5 phantom.mrd");
+    assert!(converted.status.success(), "{converted:?}");
+    // As they do it.
+    let rss = "recon.method = \"fft\"\nrecon.combine.method = \"rss\"\n";
+    let mut bytes = wire(&[Message::ConfigText(rss.into())]);
+    bytes.extend(std::fs::read(dir.path().join("phantom.mrd")).unwrap());
+    let heard = Running::start(|_| {}).talk(&bytes);
+    heard.assert_good(1);
+    let theirs = tool("ismrmrd_recon_cartesian_2d phantom.h5").unwrap();
+    assert!(theirs.status.success(), "{theirs:?}");
+    let magnitude = |image: &Image| -> Vec<f64> {
+        match &image.pixels {
+            Pixels::F32(v) => v.iter().map(|v| f64::from(*v)).collect(),
+            Pixels::U16(v) => v.iter().map(|v| f64::from(*v)).collect(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let ours = magnitude(&heard.images[0]);
+    let theirs = magnitude(&stored(&dir.path().join("phantom.h5"))[0]);
+    let (n, shifts) = (128, [0, 1]);
+    assert_eq!((ours.len(), theirs.len()), (n * n, n * n));
+    // One scale between them.
+    let [same, shifted] = shifts.map(|shift| {
+        let other = |i: usize| theirs[(i + shift * n) % (n * n)];
+        let dot = |a: &dyn Fn(usize) -> f64, b: &dyn Fn(usize) -> f64| {
+            (0..n * n).map(|i| a(i) * b(i)).sum::<f64>()
+        };
+        let us = |i: usize| ours[i];
+        let (uu, uo, oo) = (dot(&us, &us), dot(&us, &other), dot(&other, &other));
+        (1.0 - uo * uo / (uu * oo)).max(0.0).sqrt()
+    });
+    assert!(same < 1e-4, "{same}");
+    // Wrong twin: one voxel off along phase.
+    assert!(shifted > 0.1, "{shifted}");
+}
+
 /// A noise scan in front of the examination, and a scan that names it: no storage server, no second copy.
 #[test]
 fn noise_outlives_its_scan() {
