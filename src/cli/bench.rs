@@ -1,7 +1,8 @@
 //! `cauda bench`: a simulated scanner against a server, and how long every image took.
 //!
-//! Method. One frame is simulated and sent again and again with its repetition counter counted up, at a pace or flat
-//! out; interleaved scans send its lines by turns. The latency of a frame is measured at the client, by its clock alone: from the moment when the last readout was
+//! Method. One frame is simulated and sent again and again with its repetition counter counted up (behind repetition
+//! 65535 the cardiac phase goes up by one and the repetition begins again), at a pace or flat out; interleaved scans
+//! send its lines by turns. The latency of a frame is measured at the client, by its clock alone: from the moment when the last readout was
 //! given to the socket to the moment when the whole image was read from it. So it holds for any MRD server
 //! (`--against`), and network and socket are part of it. Frames of the warm-up are sent and not counted. Without
 //! `--against` the server runs in this process, and client and server share its cores.
@@ -22,6 +23,12 @@ use crate::metrics::{peak_memory_bytes, resident_memory_bytes};
 use crate::phantom::{CalibrationLines, Simulate, simulate};
 use crate::server::{Client, Received, Receiver, Server, ServerConfig};
 
+/// Values of a counter of the format.
+const REPETITIONS: u32 = 1 << 16;
+
+/// More than a day at 100 frames per second.
+const MAX_FRAMES: u32 = 10_000_000;
+
 /// Arguments of `cauda bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,12 +38,12 @@ pub struct Args {
     /// Configuration to ask for
     #[arg(short, long, value_name = "NAME", default_value = "recon_only")]
     protocol: String,
-    /// Frames that are counted
+    /// Frames that are counted, one repetition each; every 65536 of them are a cardiac phase
     #[arg(long, value_name = "N", default_value_t = 500)]
-    frames: u16,
+    frames: u32,
     /// Frames before them that are not
     #[arg(long, value_name = "N", default_value_t = 20)]
-    warm_up: u16,
+    warm_up: u32,
     /// Matrix, both ways
     #[arg(long, value_name = "N", default_value_t = 128)]
     matrix: usize,
@@ -166,13 +173,17 @@ fn scan(args: &Args) -> Result<Scan, Fault> {
     };
     let made = simulate(&sim).map_err(|e| wrong(e.to_string()))?;
     let mut header = made.header;
-    let last = u32::from(args.frames) + u32::from(args.warm_up) - 1;
-    for e in &mut header.encoding {
-        e.encoding_limits.repetition = Some(ismrmrd::header::Limit {
+    let last = args.frames + args.warm_up - 1;
+    let up_to = |maximum| {
+        Some(ismrmrd::header::Limit {
             minimum: 0,
-            maximum: last,
+            maximum,
             center: 0,
-        });
+        })
+    };
+    for e in &mut header.encoding {
+        e.encoding_limits.repetition = up_to(last.min(REPETITIONS - 1));
+        e.encoding_limits.phase = up_to(last / REPETITIONS);
         if is_interleaved {
             e.parallel_imaging = Some(ismrmrd::header::ParallelImaging {
                 acceleration_factor: [args.accel as u32, 1],
@@ -213,11 +224,14 @@ fn scan(args: &Args) -> Result<Scan, Fault> {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
-    if args.frames == 0 || args.warm_up.checked_add(args.frames).is_none() {
+    let total = args.warm_up.checked_add(args.frames);
+    if args.frames == 0 || total.is_none_or(|n| n > MAX_FRAMES) {
         return Err(Fault::new(
             FaultKind::Protocol,
             "cli",
-            "--frames: needed at least 1, and at most 65535 with those of the warm-up",
+            format!(
+                "--frames: needed at least 1, and at most {MAX_FRAMES} with those of the warm-up"
+            ),
         ));
     }
     let plot = args.plot.as_ref();
@@ -246,7 +260,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
                         1e3 * time.as_secs_f64()
                     };
                     let sending = Quantiles {
-                        count: report.frames + usize::from(args.warm_up),
+                        count: report.frames + args.warm_up as usize,
                         p50_ms: ms(0.5),
                         p95_ms: ms(0.95),
                         p99_ms: ms(0.99),
@@ -301,7 +315,7 @@ fn measure(
     let (mut client, receiver) = Client::connect(address, limit)?;
     drop(client.stream().set_read_timeout(Some(limit)));
     drop(client.stream().set_write_timeout(Some(limit)));
-    let total = usize::from(args.frames) + usize::from(args.warm_up);
+    let total = (args.frames + args.warm_up) as usize;
     let sent_at: Vec<Mutex<Option<Instant>>> = (0..total).map(|_| Mutex::new(None)).collect();
     let received = AtomicU64::new(0);
     let has_ended = AtomicBool::new(false);
@@ -309,7 +323,7 @@ fn measure(
     let (sent, heard) = std::thread::scope(|scope| {
         let (received, has_ended) = (&received, &has_ended);
         let hearing = scope.spawn(move || {
-            let heard = hear(receiver, args, received);
+            let heard = hear(receiver, args, total, received);
             has_ended.store(true, Ordering::Release);
             heard
         });
@@ -333,7 +347,7 @@ fn measure(
     }
     let (resident_before, sent_at_warm) = sent?;
 
-    let first = usize::from(args.warm_up);
+    let first = args.warm_up as usize;
     let mut timeline = Timeline::new();
     let mut arrivals = Vec::new();
     let mut stages: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -341,12 +355,12 @@ fn measure(
         let sent = sent_at
             .get(frame)
             .and_then(|s| *s.lock().unwrap_or_else(|e| e.into_inner()));
-        if let (Some((at, marks)), Some(sent)) = (heard.images.get(&frame), sent) {
+        if let (Some((at, parts)), Some(sent)) = (&heard.images[frame], sent) {
             let ms = 1e3 * at.saturating_duration_since(sent).as_secs_f64();
             timeline.push((at.saturating_duration_since(begun).as_secs_f64(), ms));
             arrivals.push(*at);
-            for (name, ms) in marks {
-                stages.entry(name.clone()).or_default().push(*ms);
+            for (name, ms) in PARTS.iter().zip(parts).filter(|(_, ms)| ms.is_finite()) {
+                stages.entry(name[0].into()).or_default().push(*ms);
             }
         }
     }
@@ -375,7 +389,7 @@ fn measure(
         in_flight: args.in_flight,
         threads,
         frames: latencies.len(),
-        lost: usize::from(args.frames) - latencies.len(),
+        lost: args.frames as usize - latencies.len(),
         first_image_ms: heard.first.map_or(0.0, |at| {
             1e3 * at.saturating_duration_since(begun).as_secs_f64()
         }),
@@ -406,14 +420,21 @@ fn measure(
 }
 
 struct Heard {
-    images: BTreeMap<usize, (Instant, Vec<(String, f64)>)>,
+    /// Of each frame when its image came and the [`PARTS`] of its way, ms. All of it is there from the beginning: the
+    /// memory of a server in this process is read off the same figure.
+    images: Vec<Option<(Instant, [f64; 3])>>,
     first: Option<Instant>,
     texts: Vec<String>,
 }
 
-fn hear(mut receiver: Receiver, args: &Args, received: &AtomicU64) -> Result<Heard, Fault> {
+fn hear(
+    mut receiver: Receiver,
+    args: &Args,
+    total: usize,
+    received: &AtomicU64,
+) -> Result<Heard, Fault> {
     let mut heard = Heard {
-        images: BTreeMap::new(),
+        images: (0..total).map(|_| None).collect(),
         first: None,
         texts: Vec::new(),
     };
@@ -426,12 +447,11 @@ fn hear(mut receiver: Receiver, args: &Args, received: &AtomicU64) -> Result<Hea
             Received::Image(image) => {
                 let now = Instant::now();
                 heard.first.get_or_insert(now);
-                let frame = usize::from(image.head.repetition);
+                let head = &image.head;
+                let frame = u32::from(head.phase) * REPETITIONS + u32::from(head.repetition);
                 // One frame may come as several images; the last of them counts.
-                if heard
-                    .images
-                    .insert(frame, (now, marks(&image.attributes)))
-                    .is_none()
+                if let Some(slot) = heard.images.get_mut(frame as usize)
+                    && slot.replace((now, parts(&image.attributes))).is_none()
                 {
                     received.fetch_add(1, Ordering::Release);
                 }
@@ -443,21 +463,24 @@ fn hear(mut receiver: Receiver, args: &Args, received: &AtomicU64) -> Result<Hea
     }
 }
 
-/// Parts of an image's way in our server, from the marks in its meta attributes.
-fn marks(attributes: &str) -> Vec<(String, f64)> {
+/// Parts of an image's way in our server, between two marks.
+const PARTS: [[&str; 3]; 3] = [
+    ["1 last readout to sorted", "last_readout", "sorted"],
+    ["2 waiting for a worker", "sorted", "begun"],
+    ["3 reconstruction", "begun", "reconstructed"],
+];
+
+/// Their times from the marks in an image's meta attributes, milliseconds; NaN where there are none.
+fn parts(attributes: &str) -> [f64; 3] {
     let Ok(meta) = Meta::parse(attributes) else {
-        return Vec::new();
+        return [f64::NAN; 3];
     };
     let at = |name: &str| -> Option<f64> { meta.get_str(&format!("CaudaMs_{name}"))?.parse().ok() };
-    let parts = [
-        ("1 last readout to sorted", "last_readout", "sorted"),
-        ("2 waiting for a worker", "sorted", "begun"),
-        ("3 reconstruction", "begun", "reconstructed"),
-    ];
-    parts
-        .into_iter()
-        .filter_map(|(name, from, to)| Some((name.to_owned(), at(to)? - at(from)?)))
-        .collect()
+    PARTS.map(|[_, from, to]| {
+        at(to)
+            .zip(at(from))
+            .map_or(f64::NAN, |(to, from)| to - from)
+    })
 }
 
 fn send(
@@ -482,25 +505,25 @@ fn send(
         0.0
     };
     let mut warm = (None, begun);
-    for (repetition, mark) in sent_at.iter().enumerate() {
-        if repetition == usize::from(args.warm_up) {
+    for (n, mark) in sent_at.iter().enumerate() {
+        if n == args.warm_up as usize {
             warm = (resident_memory_bytes(), Instant::now());
         }
         // A client that waits for its images is the only way to see the latency of a server that is flat out.
         while args.in_flight > 0
-            && (repetition as u64).saturating_sub(received.load(Ordering::Acquire))
-                >= args.in_flight
+            && (n as u64).saturating_sub(received.load(Ordering::Acquire)) >= args.in_flight
             && !has_ended.load(Ordering::Acquire)
         {
             // Yielding instead would take the core that the server needs.
             std::thread::sleep(Duration::from_micros(50));
         }
-        let frame = &mut frames[repetition % n_frames];
+        let frame = &mut frames[n % n_frames];
         let per_readout = per_frame / frame.len().max(1) as f64;
         for (i, readout) in frame.iter_mut().enumerate() {
-            readout.head.idx.repetition = repetition as u16;
+            readout.head.idx.repetition = (n as u32 % REPETITIONS) as u16;
+            readout.head.idx.phase = (n as u32 / REPETITIONS) as u16;
             if per_frame > 0.0 {
-                let due = per_frame * repetition as f64 + per_readout * i as f64;
+                let due = per_frame * n as f64 + per_readout * i as f64;
                 let due = begun + Duration::from_secs_f64(due);
                 client.flush()?;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -172,6 +172,10 @@ pub(super) fn describe(report: &Report) -> String {
     for refused in &report.refused {
         lines.push(format!("refused   {}: {}", refused.frame, refused.message));
     }
+    let more = report.n_refused - report.refused.len();
+    if more > 0 {
+        lines.push(format!("refused   {more} more frames"));
+    }
     lines.push(String::new());
     for step in &report.steps {
         lines.push(format!("{}: {}", step.op, step.detail));

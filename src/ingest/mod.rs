@@ -20,13 +20,14 @@ mod noise;
 mod oversampling;
 mod params;
 mod pool;
+mod released;
 mod rolling;
 mod sort;
 #[cfg(test)]
 mod tests;
 mod whitening;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +48,7 @@ use accept::Kind;
 use counts::Counts;
 use job::{Done, Job, Places, run};
 use oversampling::{Oversampling, Work};
+use released::Released;
 use sort::{Central, FrameContext, LineOrder, PlacedLine, key_text};
 
 /// Everything that a scan gave.
@@ -92,7 +94,7 @@ pub struct Ingest {
     work: Work,
     pool: LinePool,
     growing: BTreeMap<FrameKey, Growing>,
-    released: BTreeSet<FrameKey>,
+    released: Released,
     /// Calibration-only lines of a slice, kept for frames of the same slice that come without.
     references: BTreeMap<(u16, u16), Arc<Vec<PlacedLine>>>,
     /// Frames of interleaved scans, which calibrate each other.
@@ -106,7 +108,7 @@ pub struct Ingest {
     header_notes: Vec<Note>,
     /// When the batch that is being taken in arrived, if the caller says so.
     now: Option<Instant>,
-    /// Bytes of lines whose frames are not complete.
+    /// Bytes of lines whose frames are not complete or wait for others.
     held_bytes: u64,
 }
 
@@ -147,7 +149,7 @@ impl Ingest {
             work: Work::default(),
             pool: LinePool::default(),
             growing: BTreeMap::new(),
-            released: BTreeSet::new(),
+            released: Released::default(),
             references: BTreeMap::new(),
             rolling: BTreeMap::new(),
             contexts: None,
@@ -192,7 +194,7 @@ impl Ingest {
         self.now = Some(at);
     }
 
-    /// Bytes of samples held for frames that are not complete.
+    /// Bytes of samples held for frames that are not complete, or wait for those after them.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
@@ -478,8 +480,7 @@ impl Ingest {
                     .average
                     // Without limits nobody knows which average is the last: wait for the end.
                     .map_or(u32::MAX, |l| l.maximum);
-                self.held_bytes +=
-                    (line.samples.len() * size_of::<crate::data::Complex32>()) as u64;
+                self.held_bytes += sort::bytes([&line]);
                 let g = self.growing.entry(key).or_default();
                 if let Some(now) = self.now {
                     let first = g.arrival.map_or(now, |a| a.0);
@@ -543,7 +544,7 @@ impl Ingest {
         let mut frames = Vec::new();
         for key in complete {
             if let Some(g) = self.growing.remove(&key) {
-                self.released.insert(key);
+                self.released.insert(&key);
                 frames.extend(self.release(key, g));
             }
         }
@@ -635,10 +636,8 @@ impl Ingest {
     }
 
     fn release(&mut self, key: FrameKey, g: Growing) -> Vec<PendingFrame> {
-        let lines = g.imaging.iter().chain(&g.calibration);
-        let bytes =
-            lines.map(|l| l.samples.len()).sum::<usize>() * size_of::<crate::data::Complex32>();
-        self.held_bytes = self.held_bytes.saturating_sub(bytes as u64);
+        let bytes = sort::bytes(g.imaging.iter().chain(&g.calibration));
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
         self.keep_reference(&key, &g.calibration);
         if g.imaging.is_empty() {
             return Vec::new(); // calibration only: kept as reference of its slice
@@ -650,7 +649,9 @@ impl Ingest {
         {
             let is_sliding = self.params.interleaved == Interleaved::SlidingWindow;
             let rolling = self.rolling.entry(rolling::series(&key)).or_default();
+            let before = rolling.held_bytes();
             let ready = rolling.push(key, g, e, n_frames, is_sliding).into_iter();
+            self.held_bytes = (self.held_bytes + rolling.held_bytes()).saturating_sub(before);
             return ready
                 .filter_map(|f| self.pend(f.key, f.growing, vec![f.note]))
                 .collect();

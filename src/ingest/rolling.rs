@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Growing;
-use super::sort::{PlacedLine, key_text};
+use super::sort::{self, PlacedLine, key_text};
 use crate::data::{Calibration, FrameKey, Note, ScanEncoding};
 
 /// Lines on each side of the centre that calibrate.
@@ -48,6 +48,13 @@ pub(super) fn series(key: &FrameKey) -> FrameKey {
 }
 
 impl Rolling {
+    /// Bytes of the lines that are kept: of frames that wait, and of those that calibrate the next ones.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let recent = self.recent.iter().flat_map(|lines| lines.iter());
+        let waiting = self.waiting.iter().flat_map(|(_, g)| &g.imaging);
+        sort::bytes(recent.chain(waiting))
+    }
+
     /// Takes a frame in; gives back those that can be calibrated, this one last.
     pub(super) fn push(
         &mut self,

@@ -32,6 +32,12 @@ pub(crate) struct PlacedLine {
     pub(crate) samples: PooledLine,
 }
 
+/// Bytes of the samples of lines.
+pub(super) fn bytes<'a>(lines: impl IntoIterator<Item = &'a PlacedLine>) -> u64 {
+    let samples: usize = lines.into_iter().map(|l| l.samples.len()).sum();
+    (samples * size_of::<Complex32>()) as u64
+}
+
 /// Repeated readouts of one line are summed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LineOrder {

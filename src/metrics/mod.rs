@@ -6,7 +6,7 @@ pub mod clock;
 pub mod names;
 pub mod quality;
 
-pub use clock::{Clock, Latency, Monotonic, StageClock, StageTime};
+pub use clock::{Clock, Latencies, Latency, Monotonic, StageClock, StageTime};
 pub use quality::{Comparison, Pair, Quality, QualityError, compare};
 
 /// Most memory that this process ever held (`VmHWM`), where the system says it.

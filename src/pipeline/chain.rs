@@ -20,7 +20,7 @@ use crate::data::{
 };
 use crate::device::Device;
 use crate::ingest::{Ingest, PendingFrame};
-use crate::metrics::{Clock, Latency, StageClock};
+use crate::metrics::{Clock, Latencies, Latency, StageClock};
 use crate::protocol::{OnFrameError, Protocol};
 
 use super::guard::{border, count_non_finite};
@@ -93,8 +93,10 @@ pub struct Ran {
     pub schedule: Schedule,
     /// Readouts read.
     pub readouts: u64,
-    /// Frames that gave no image, with the first fault kept whole.
+    /// The first frames that gave no image.
     pub refused: Vec<RefusedFrame>,
+    /// All of them.
+    pub n_refused: usize,
     /// What was planned.
     pub patterns: Vec<PatternReport>,
     /// What ingest did.
@@ -127,6 +129,9 @@ struct Done {
     latency: Duration,
     image: Result<(Box<ReconImage>, Stamp), Fault>,
 }
+
+/// Frames without an image that are named; more are counted.
+const MAX_REFUSED: usize = 1000;
 
 /// Frames between the queue and the sink, for each worker: enough to keep all of them busy while one is late.
 const IN_FLIGHT_PER_WORKER: usize = 4;
@@ -377,10 +382,11 @@ pub fn run(
         schedule: shares,
         readouts: readouts.into_inner(),
         refused: collected.refused,
+        n_refused: collected.n_refused,
         steps,
         notes,
         noise,
-        latency: Latency::of(&collected.latencies),
+        latency: collected.latencies.report(),
         deadline_misses: collected.deadline_misses,
         queue_high_water_bytes: queue.high_water_bytes(),
     })
@@ -392,7 +398,8 @@ struct Collected {
     waiting: BTreeMap<u64, Option<(Box<ReconImage>, Stamp)>>,
     next: u64,
     refused: Vec<RefusedFrame>,
-    latencies: Vec<Duration>,
+    n_refused: usize,
+    latencies: Latencies,
     deadline_misses: usize,
 }
 
@@ -407,7 +414,7 @@ impl Collected {
         let params = &settings.protocol.file.pipeline;
         let image = match done.image {
             Ok((mut image, stamp)) => {
-                self.latencies.push(done.latency);
+                self.latencies.add(done.latency);
                 let seconds = done.latency.as_secs_f64();
                 if params.deadline_s > 0.0 && seconds > params.deadline_s {
                     self.deadline_misses += 1;
@@ -426,10 +433,13 @@ impl Collected {
                 if params.on_frame_error == OnFrameError::Fail || f.kind == FaultKind::Bug {
                     return Err(f);
                 }
-                self.refused.push(RefusedFrame {
-                    frame,
-                    message: f.message,
-                });
+                self.n_refused += 1;
+                if self.refused.len() < MAX_REFUSED {
+                    self.refused.push(RefusedFrame {
+                        frame,
+                        message: f.message,
+                    });
+                }
                 None
             }
         };

@@ -108,6 +108,11 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
                 format!("{} gave no image: {}", refused.frame, refused.message),
             ));
         }
+        let more = ran.n_refused - ran.refused.len();
+        if more > 0 {
+            let text = format!("{more} more frames gave no image");
+            provenance.notes.push(Note::new("frame_refused", text));
+        }
     }
     if images.is_empty() {
         let why = ran.refused.first().map_or_else(
@@ -134,6 +139,7 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
         readouts: ran.readouts,
         images: images.len(),
         refused: ran.refused,
+        n_refused: ran.n_refused,
         patterns: ran.patterns,
         steps: ran.steps,
         notes,

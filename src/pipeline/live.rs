@@ -98,6 +98,7 @@ impl<'a> Live<'a> {
             readouts: ran.readouts,
             images,
             refused: ran.refused,
+            n_refused: ran.n_refused,
             patterns: ran.patterns,
             steps: ran.steps,
             notes: ran.notes,

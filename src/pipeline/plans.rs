@@ -72,10 +72,25 @@ impl Pattern {
     }
 }
 
+/// Patterns whose plans are kept: more than a scan that comes back to them has, few enough for one whose every frame
+/// is sampled anew.
+const MAX_PLANS: usize = 64;
+
 struct Entry {
     pattern: Pattern,
     recon: Arc<Recon>,
     frames: usize,
+    /// When it was asked for last.
+    used: u64,
+}
+
+#[derive(Default)]
+struct Kept {
+    entries: Vec<Entry>,
+    /// Times that anything was asked for.
+    asked: u64,
+    /// Plans that had to go, and the frames that were reconstructed with them.
+    dropped: [usize; 2],
 }
 
 /// The plans of one scan.
@@ -83,7 +98,7 @@ pub struct Plans<'a> {
     scan: &'a Scan,
     params: &'a ReconParams,
     device: &'a Device,
-    entries: Mutex<Vec<Entry>>,
+    kept: Mutex<Kept>,
 }
 
 impl<'a> Plans<'a> {
@@ -93,43 +108,95 @@ impl<'a> Plans<'a> {
             scan,
             params,
             device,
-            entries: Mutex::new(Vec::new()),
+            kept: Mutex::default(),
         }
     }
 
     /// The plan for this frame, made now if it is the first of its pattern. Others wait meanwhile: most likely they
-    /// need the same one.
+    /// need the same one. The plan that was not asked for longest goes when there are too many.
     ///
     /// # Errors
     /// Those of [`Recon::plan`].
     pub fn get(&self, frame: &Frame) -> Result<Arc<Recon>, Fault> {
         let pattern = Pattern::of(frame);
-        let mut entries = self.entries.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(entry) = entries.iter_mut().find(|e| e.pattern == pattern) {
+        let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
+        kept.asked += 1;
+        let used = kept.asked;
+        if let Some(entry) = kept.entries.iter_mut().find(|e| e.pattern == pattern) {
             entry.frames += 1;
+            entry.used = used;
             return Ok(Arc::clone(&entry.recon));
         }
         let recon = Arc::new(border("recon", || {
             Ok(Recon::plan(self.scan, frame, self.params, self.device)?)
         })?);
-        entries.push(Entry {
+        let oldest = (0..kept.entries.len()).min_by_key(|i| kept.entries[*i].used);
+        if let Some(oldest) = oldest.filter(|_| kept.entries.len() >= MAX_PLANS) {
+            let gone = kept.entries.remove(oldest);
+            kept.dropped[0] += 1;
+            kept.dropped[1] += gone.frames;
+        }
+        kept.entries.push(Entry {
             pattern,
             recon: Arc::clone(&recon),
             frames: 1,
+            used,
         });
         Ok(recon)
     }
 
-    /// What was planned, in the order of first use.
+    /// What was planned, in the order of first use; of plans that had to go only how many.
     pub fn report(&self) -> Vec<PatternReport> {
-        let entries = self.entries.lock().unwrap_or_else(|e| e.into_inner());
-        entries
-            .iter()
-            .map(|e| PatternReport {
-                pattern: e.pattern.describe(),
-                frames: e.frames,
-                recipes: e.recon.recipes().to_vec(),
-            })
-            .collect()
+        let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
+        let [plans, frames] = kept.dropped;
+        let dropped = (plans > 0).then(|| PatternReport {
+            pattern: format!("{plans} more, before these"),
+            frames,
+            recipes: Vec::new(),
+        });
+        let entries = kept.entries.iter().map(|e| PatternReport {
+            pattern: e.pattern.describe(),
+            frames: e.frames,
+            recipes: e.recon.recipes().to_vec(),
+        });
+        dropped.into_iter().chain(entries).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{Ingest, IngestParams};
+
+    #[test]
+    fn a_scan_that_samples_every_frame_anew_keeps_a_bounded_number_of_plans() {
+        let sim = crate::phantom::Simulate {
+            matrix: [16, 16, 1],
+            n_slices: 1,
+            n_coils: 2,
+            ..crate::phantom::Simulate::preset("small").unwrap()
+        };
+        let made = crate::phantom::simulate(&sim).unwrap();
+        let mut ingest = Ingest::plan(&made.header, &IngestParams::default(), None).unwrap();
+        let readouts: Vec<_> = made.acquisitions.iter().map(|a| a.as_ref()).collect();
+        ingest.push(&readouts).unwrap();
+        let mut done = ingest.finish().unwrap();
+        let mut frame = done.frames.remove(0).assemble().unwrap();
+        let (params, device) = (ReconParams::default(), Device::detect());
+        let plans = Plans::new(&done.scan, &params, &device);
+        let first = plans.get(&frame).unwrap();
+        for i in 0..2 * MAX_PLANS as u32 {
+            // Another number of averages is another pattern.
+            frame.kspace.lines[3].averages = 2 + i;
+            plans.get(&frame).unwrap();
+            frame.kspace.lines[3].averages = 1;
+            // What is asked for again and again stays.
+            assert!(Arc::ptr_eq(&first, &plans.get(&frame).unwrap()));
+        }
+        assert_eq!(plans.kept.lock().unwrap().entries.len(), MAX_PLANS);
+        let report = plans.report();
+        assert_eq!(report.len(), MAX_PLANS + 1);
+        let frames: usize = report.iter().map(|p| p.frames).sum();
+        assert_eq!(frames, 1 + 4 * MAX_PLANS);
     }
 }

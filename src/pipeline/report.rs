@@ -39,8 +39,10 @@ pub struct Report {
     pub readouts: u64,
     /// Images reconstructed.
     pub images: usize,
-    /// Frames that gave none.
+    /// Frames that gave none: the first of them.
     pub refused: Vec<RefusedFrame>,
+    /// All frames that gave none.
+    pub n_refused: usize,
     /// What was planned, per sampling pattern.
     pub patterns: Vec<PatternReport>,
     /// What ingest did.

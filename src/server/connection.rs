@@ -305,6 +305,7 @@ fn log_report(report: &Report) {
         readouts = report.readouts,
         wall_s = report.wall_s,
         p50_ms = 1e3 * report.last_readout_to_image.p50_s,
+        p99_ms = 1e3 * report.last_readout_to_image.p99_s,
         max_ms = 1e3 * report.last_readout_to_image.max_s,
         "scan done"
     );

@@ -126,3 +126,36 @@ fn a_file_gives_the_frames_of_the_stream() {
     let live: Vec<Frame> = came.into_iter().map(|(_, f)| f).collect();
     same(&live, &frames(&s));
 }
+
+#[test]
+fn lines_of_frames_that_wait_count_as_held_and_no_more_are_held_with_time() {
+    let s = interleaved();
+    for interleaved in [Interleaved::Parallel, Interleaved::SlidingWindow] {
+        let params = IngestParams {
+            interleaved,
+            ..IngestParams::default()
+        };
+        let mut ingest = Ingest::plan(&s.header, &params, None).unwrap();
+        let (mut line, mut released) = (0, 0);
+        let mut held = Vec::new();
+        for a in s.acquisitions.iter() {
+            ingest.push(&[a.as_ref()]).unwrap();
+            if line == 0 {
+                line = ingest.held_bytes();
+            }
+            let before = ingest.held_bytes();
+            let n = ingest.take_complete().unwrap().len();
+            released += n;
+            if released == 0 && a.head.has(Flag::LastInSlice) {
+                // A complete frame that cannot be calibrated yet is held as before, and what calibrates the others.
+                assert!(ingest.held_bytes() > before);
+            }
+            if n > 0 {
+                held.push(ingest.held_bytes());
+            }
+        }
+        // All lines lie near the centre of so small a matrix: three frames of them, 20 lines in all.
+        assert_eq!(held, vec![20 * line; 3]);
+        ingest.finish().unwrap();
+    }
+}
