@@ -28,6 +28,7 @@ use super::plans::Plans;
 use super::queue::ByteQueue;
 use super::report::{PatternReport, RefusedFrame, frame_name};
 use super::schedule::{Schedule, schedule};
+use super::warm::Warm;
 use super::watch::Watch;
 
 /// Names of the stages, in order.
@@ -69,6 +70,8 @@ pub struct Settings<'a> {
     pub protocol: &'a Protocol,
     /// Threads and memory.
     pub device: &'a Device,
+    /// What the scans before left.
+    pub warm: &'a Warm,
     /// Who looks on.
     pub watch: &'a dyn Watch,
     /// Where times go.
@@ -181,9 +184,10 @@ pub fn run(
     );
     settings.watch.begin(source.count(), frames);
 
-    let ingest_pool = pool(settings.device.threads)?;
+    let warm = settings.warm;
+    let ingest_pool = warm.pool(settings.device.threads)?;
     let worker_pools = (0..shares.workers)
-        .map(|_| pool(shares.threads_per_worker))
+        .map(|_| warm.pool(shares.threads_per_worker))
         .collect::<Result<Vec<_>, _>>()?;
     let plans = Plans::new(&scan, &settings.protocol.file.recon, settings.device);
     let queue: ByteQueue<Job> = ByteQueue::new(params.queue_mib.saturating_mul(1 << 20));
@@ -558,20 +562,6 @@ fn expected(scan: &Scan) -> (usize, u64) {
         bytes = bytes.max(grid);
     }
     (frames.max(1), bytes)
-}
-
-fn pool(threads: usize) -> Result<rayon::ThreadPool, Fault> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
-        .thread_name(|i| format!("cauda-{i}"))
-        .build()
-        .map_err(|e| {
-            Fault::new(
-                FaultKind::Device,
-                "pipeline",
-                format!("cannot start {threads} threads: {e}; try --threads with a smaller number"),
-            )
-        })
 }
 
 fn interrupted() -> Fault {

@@ -18,6 +18,7 @@ use super::guard::border;
 use super::journal;
 use super::plans::Plans;
 use super::report::{PatternReport, Report};
+use super::warm::Warm;
 use super::watch::Watch;
 
 /// What to reconstruct.
@@ -77,6 +78,7 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
     let settings = Settings {
         protocol: job.protocol,
         device: &device,
+        warm: &Warm::new(0),
         watch: job.watch,
         clock: &clock,
         input: &input,

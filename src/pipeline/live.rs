@@ -10,6 +10,7 @@ use crate::protocol::{Protocol, check};
 use super::chain::{self, STAGES, Settings, Sink, Source};
 use super::guard::border;
 use super::report::Report;
+use super::warm::Warm;
 use super::watch::Watch;
 
 /// What to reconstruct, and how.
@@ -22,6 +23,8 @@ pub struct LiveJob<'a> {
     pub protocol: &'a Protocol,
     /// This scan's share of threads and memory.
     pub device: Device,
+    /// What the scans before left.
+    pub warm: &'a Warm,
     /// Who looks on.
     pub watch: &'a dyn Watch,
     /// What time it is.
@@ -79,6 +82,7 @@ impl<'a> Live<'a> {
         let settings = Settings {
             protocol: job.protocol,
             device: &job.device,
+            warm: job.warm,
             watch: job.watch,
             clock: &self.clock,
             input: job.input,

@@ -13,6 +13,7 @@ pub mod plans;
 pub mod queue;
 pub mod report;
 pub mod schedule;
+pub mod warm;
 pub mod watch;
 
 pub use crate::ingest::LinePool;
@@ -21,4 +22,5 @@ pub use file::{FileJob, Finished, plan_file, recon_file};
 pub use guard::{border, panic_text, remember_panic};
 pub use live::{Live, LiveJob};
 pub use report::{PatternReport, RefusedFrame, Report};
+pub use warm::Warm;
 pub use watch::{Unwatched, Watch};

@@ -22,7 +22,7 @@ use crate::data::{Fault, FaultKind, Note};
 use crate::device::Device;
 use crate::handoff::MrdSeries;
 use crate::metrics::{Clock, Monotonic};
-use crate::pipeline::{LinePool, Live, LiveJob, Report, Watch, border};
+use crate::pipeline::{LinePool, Live, LiveJob, Report, Warm, Watch, border};
 
 /// Longest time that a connection without a spill file is read on after a fault.
 const MAX_DRAIN_S: u64 = 120;
@@ -47,6 +47,19 @@ pub(super) struct Shared {
     pub(super) stats: Arc<Stats>,
     /// Memory of lines, from scan to scan.
     pub(super) lines: LinePool,
+    pub(super) warm: Warm,
+}
+
+impl Shared {
+    pub(super) fn new(config: ServerConfig) -> Self {
+        Self {
+            // A scan takes all threads twice: to ingest and to reconstruct.
+            warm: Warm::new(2 * config.threads.saturating_mul(config.max_scans)),
+            stats: Arc::new(Stats::new()),
+            lines: LinePool::default(),
+            config,
+        }
+    }
 }
 
 /// The other end.
@@ -100,11 +113,7 @@ pub fn serve_pipe(
     writer: Box<dyn Write + Send>,
 ) -> Result<Option<Report>, Fault> {
     config.check()?;
-    let shared = Shared {
-        config,
-        stats: Arc::new(Stats::new()),
-        lines: LinePool::default(),
-    };
+    let shared = Shared::new(config);
     let peer = Peer {
         reader,
         writer,
@@ -441,6 +450,7 @@ impl Dialogue<'_> {
             noise: kept,
             protocol: &protocol,
             device,
+            warm: &shared.warm,
             watch: &watch,
             now: &clock,
             input: &input,

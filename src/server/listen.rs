@@ -13,7 +13,6 @@ use super::http;
 use super::spill;
 use super::stats::Stats;
 use crate::data::{Fault, FaultKind};
-use crate::pipeline::LinePool;
 
 /// Connections beside those that scan: questions, health checks, scans that wait to be refused.
 const EXTRA_CONNECTIONS: usize = 16;
@@ -47,11 +46,7 @@ impl Server {
             }
         }
         Ok(Self {
-            shared: Shared {
-                config,
-                stats: Arc::new(Stats::new()),
-                lines: LinePool::default(),
-            },
+            shared: Shared::new(config),
             listener,
             metrics,
         })

@@ -1,0 +1,131 @@
+//! What outlives a scan: thread pools. (Plans of transforms are kept by `num::fft` for the whole process.)
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use rayon::ThreadPool;
+
+use crate::data::{Fault, FaultKind};
+
+/// Kept by a server for all its scans; a file gets a new one.
+#[derive(Debug)]
+pub struct Warm {
+    idle: Mutex<Idle>,
+    /// More idle threads than these are let go.
+    most_idle: usize,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// By number of threads.
+    pools: BTreeMap<usize, Vec<Arc<ThreadPool>>>,
+    threads: usize,
+}
+
+/// A pool that goes back when it is dropped.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    pool: Arc<ThreadPool>,
+    to: &'a Warm,
+}
+
+impl Warm {
+    /// Nothing yet. `most_idle`: threads that may wait for the next scan.
+    pub fn new(most_idle: usize) -> Self {
+        Self {
+            idle: Mutex::default(),
+            most_idle,
+        }
+    }
+
+    /// A pool of so many threads for the use of the caller alone.
+    ///
+    /// # Errors
+    /// [`FaultKind::Device`]: the system has no threads for us.
+    pub fn pool(&self, threads: usize) -> Result<Lent<'_>, Fault> {
+        let threads = threads.max(1);
+        let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        let kept = idle.pools.get_mut(&threads).and_then(Vec::pop);
+        if kept.is_some() {
+            idle.threads -= threads;
+        }
+        drop(idle);
+        let pool = match kept {
+            Some(pool) => pool,
+            None => Arc::new(start(threads)?),
+        };
+        Ok(Lent { pool, to: self })
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = ThreadPool;
+
+    fn deref(&self) -> &ThreadPool {
+        &self.pool
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let threads = self.pool.current_num_threads();
+        let mut idle = self.to.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.threads + threads <= self.to.most_idle {
+            idle.threads += threads;
+            let pools = idle.pools.entry(threads).or_default();
+            pools.push(Arc::clone(&self.pool));
+        }
+    }
+}
+
+fn start(threads: usize) -> Result<ThreadPool, Fault> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("cauda-{i}"))
+        .build()
+        .map_err(|e| {
+            Fault::new(
+                FaultKind::Device,
+                "pipeline",
+                format!("cannot start {threads} threads: {e}; try --threads with a smaller number"),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pool: &Lent<'_>) -> std::thread::ThreadId {
+        pool.install(|| std::thread::current().id())
+    }
+
+    #[test]
+    fn a_pool_comes_back_is_never_lent_twice_and_no_more_threads_wait_than_may() {
+        let warm = Warm::new(3);
+        let idle = || warm.idle.lock().unwrap().threads;
+        let (one, other) = (warm.pool(1).unwrap(), warm.pool(1).unwrap());
+        let ids = [id(&one), id(&other)];
+        assert_ne!(ids[0], ids[1]);
+        drop(one);
+        assert_eq!(idle(), 1);
+        // Of the right size, or a new one.
+        let two = warm.pool(2).unwrap();
+        assert_eq!(two.current_num_threads(), 2);
+        let again = warm.pool(1).unwrap();
+        assert_eq!(id(&again), ids[0]);
+        assert_eq!(idle(), 0);
+        drop((again, two, other));
+        assert_eq!(idle(), 3, "the last one had no place");
+        // A panic in a pool leaves it as good as it was.
+        let pool = warm.pool(2).unwrap();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.install(|| std::panic::resume_unwind(Box::new(())));
+        }));
+        assert!(caught.is_err());
+        drop(pool);
+        let pool = warm.pool(2).unwrap();
+        assert_eq!(pool.install(|| 7), 7);
+    }
+}
