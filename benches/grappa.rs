@@ -1,13 +1,14 @@
 //! GRAPPA of a simulated slice: 5 x 4 window, R = 4, 24 calibration lines.
 //!
 //! `recon/grappa_unmix/cpu/..` unmixes folded images, `recon/grappa_fill/cpu/..` fills k-space; both calibrate and
-//! combine in every run, as a scan does, and make the noise and g-factor maps.
+//! combine in every run, as a scan does, and make the noise and g-factor maps. With `_known` the weights are known from
+//! the run before.
 
 #![allow(clippy::panic)]
 
 use cauda::device::Device;
 use cauda::recon::grappa::Apply;
-use cauda::recon::{Method, Recon, ReconParams};
+use cauda::recon::{Calibrations, Keep, Method, Recon, ReconParams};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 mod support;
@@ -29,6 +30,13 @@ fn grappa(c: &mut Criterion) {
         c.bench_function(&format!("recon/{name}/cpu/c16_320x320_r4_acs24"), |b| {
             b.iter(|| plan.run(&frame));
         });
+        let known = Calibrations::new(Keep::FirstFrames, 1 << 30);
+        c.bench_function(
+            &format!("recon/{name}_known/cpu/c16_320x320_r4_acs24"),
+            |b| {
+                b.iter(|| plan.run_with(&frame, &known));
+            },
+        );
     }
 }
 

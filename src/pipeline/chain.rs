@@ -486,7 +486,11 @@ fn reconstruct(
         allowed,
     )?;
     let recon = clock.time("plan", || plans.get(&frame))?;
-    let mut image = clock.time("recon", || border("recon", || Ok(recon.run(&frame)?)))?;
+    let mut image = clock.time("recon", || {
+        border("recon", || {
+            Ok(recon.run_with(&frame, settings.warm.calibrations())?)
+        })
+    })?;
     gate("recon", &name, count_non_finite(&image.voxels), allowed)?;
 
     let provenance = &mut image.provenance;

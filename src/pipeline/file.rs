@@ -78,7 +78,7 @@ fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
     let settings = Settings {
         protocol: job.protocol,
         device: &device,
-        warm: &Warm::new(0),
+        warm: &Warm::once(),
         watch: job.watch,
         clock: &clock,
         input: &input,

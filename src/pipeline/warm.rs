@@ -1,4 +1,5 @@
-//! What outlives a scan: thread pools. (Plans of transforms are kept by `num::fft` for the whole process.)
+//! What outlives a scan: thread pools, and what was calibrated. (Plans of transforms are kept by `num::fft` for the
+//! whole process.)
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -7,6 +8,13 @@ use std::sync::{Arc, Mutex};
 use rayon::ThreadPool;
 
 use crate::data::{Fault, FaultKind};
+use crate::recon::{Calibrations, Keep};
+
+/// Calibrations that frames of one file may share.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Most that a server keeps of them: maps of 40 slices of 320 x 320 voxels and 16 coils.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// Kept by a server for all its scans; a file gets a new one.
 #[derive(Debug)]
@@ -14,6 +22,7 @@ pub struct Warm {
     idle: Mutex<Idle>,
     /// More idle threads than these are let go.
     most_idle: usize,
+    calibrations: Calibrations,
 }
 
 #[derive(Debug, Default)]
@@ -31,12 +40,28 @@ pub struct Lent<'a> {
 }
 
 impl Warm {
-    /// Nothing yet. `most_idle`: threads that may wait for the next scan.
-    pub fn new(most_idle: usize) -> Self {
+    /// For many scans. `most_idle`: threads that may wait for the next one; `memory_bytes`: all that there is, of which
+    /// calibrations take a sixteenth at most.
+    pub fn new(most_idle: usize, memory_bytes: u64) -> Self {
         Self {
             idle: Mutex::default(),
             most_idle,
+            calibrations: Calibrations::new(Keep::FirstFrames, MAX_BYTES.min(memory_bytes / 16)),
         }
+    }
+
+    /// For one file.
+    pub fn once() -> Self {
+        Self {
+            idle: Mutex::default(),
+            most_idle: 0,
+            calibrations: Calibrations::new(Keep::References, FILE_BYTES),
+        }
+    }
+
+    /// What was calibrated.
+    pub fn calibrations(&self) -> &Calibrations {
+        &self.calibrations
     }
 
     /// A pool of so many threads for the use of the caller alone.
@@ -103,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_pool_comes_back_is_never_lent_twice_and_no_more_threads_wait_than_may() {
-        let warm = Warm::new(3);
+        let warm = Warm::new(3, 0);
         let idle = || warm.idle.lock().unwrap().threads;
         let (one, other) = (warm.pool(1).unwrap(), warm.pool(1).unwrap());
         let ids = [id(&one), id(&other)];

@@ -17,6 +17,7 @@ pub mod filter;
 pub mod grappa;
 pub mod intensity;
 pub mod interpolate;
+mod known;
 mod params;
 pub mod partial_fourier;
 pub mod replica;
@@ -31,11 +32,13 @@ mod tests;
 mod tikhonov;
 
 pub use error::ReconError;
+pub use known::{Calibrations, Keep};
 pub use params::{Method, OutputParams, ReconParams};
 
 use auto::{Choice, Facts};
 use filter::FilterParams;
 use grappa::window::Window;
+use known::Known;
 use sampling::{Block, Sampling};
 
 use crate::data::{Calibration, Frame, Geometry, Note, ReconImage, Scan, ScanEncoding, Shape};
@@ -199,7 +202,26 @@ impl Recon {
     /// * [`ReconError::PatternChanged`]: the frame is not sampled as planned.
     /// * [`ReconError::Singular`], [`ReconError::NotFinite`]: the data does not allow it.
     pub fn run(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
-        self.run_calibrated(frame, frame)
+        self.run_calibrated(frame, frame, Known::default())
+    }
+
+    /// [`Recon::run`] with calibrations that may be known from another frame or another scan: the same bits, sooner.
+    ///
+    /// # Errors
+    /// Those of [`Recon::run`].
+    pub fn run_with(
+        &self,
+        frame: &Frame,
+        calibrations: &Calibrations,
+    ) -> Result<ReconImage, ReconError> {
+        let is_first = frame.key.repetition == 0 && frame.key.cardiac_phase == 0;
+        let is_kept = match calibrations.keep() {
+            // Each frame of an interleaved scan has a reference of its own.
+            _ if self.calibration == Calibration::Interleaved => false,
+            Keep::References => self.acs_origin == "reference",
+            Keep::FirstFrames => self.acs_origin == "reference" || is_first,
+        };
+        self.run_calibrated(frame, frame, Known(is_kept.then_some(calibrations)))
     }
 
     fn describe(&self) -> Vec<Recipe> {

@@ -1,5 +1,7 @@
 //! One frame through the planned operators.
 
+use std::sync::Arc;
+
 use num_complex::Complex32;
 use rayon::prelude::*;
 
@@ -9,13 +11,14 @@ use super::combine::low_res::LowRes;
 use super::compress::CompressMethod;
 use super::compress::apply::Compression;
 use super::error::ReconError;
-use super::grappa::calibrate::{Ridge, Weights, calibrate};
+use super::grappa::calibrate::{Ridge, Weights};
 use super::grappa::{Apply, fill, fold, noise, unmix};
+use super::known::Known;
 use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
 use super::sense::{Lambda, Sense, SenseParams};
 use super::tikhonov::{Outside, Wiener};
-use super::{Recon, auto, csm, interpolate};
+use super::{Recon, auto, interpolate};
 use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
 
@@ -26,7 +29,7 @@ pub(crate) struct OnGrid {
     /// Variance per component if the whole grid had been measured like this, `[z, y, x]`.
     pub(crate) variance: Vec<f32>,
     pub(crate) gfactor: Option<Vec<f32>>,
-    pub(crate) csm: Option<Csm>,
+    pub(crate) csm: Option<Arc<Csm>>,
     pub(crate) is_rss: bool,
 }
 
@@ -57,6 +60,7 @@ impl Recon {
         &self,
         frame: &Frame,
         calibration: &Frame,
+        known: Known<'_>,
     ) -> Result<ReconImage, ReconError> {
         self.check_frame(frame)?;
         let mut log = Log::default();
@@ -68,9 +72,9 @@ impl Recon {
             None => (frame, calibration),
         };
         let grid = match self.choice.method {
-            Method::Grappa => self.grappa(frame, calibration, &mut log)?,
-            Method::Fft | Method::Auto => self.fft(frame, calibration, &mut log)?,
-            Method::Sense | Method::CgSense => self.sense(frame, calibration, &mut log)?,
+            Method::Grappa => self.grappa(frame, calibration, known, &mut log)?,
+            Method::Fft | Method::Auto => self.fft(frame, calibration, known, &mut log)?,
+            Method::Sense | Method::CgSense => self.sense(frame, calibration, known, &mut log)?,
         };
         self.finish(frame, grid, log)
     }
@@ -169,7 +173,13 @@ impl Recon {
         (sum / expected.max(1) as f64) as f32
     }
 
-    fn fft(&self, frame: &Frame, calibration: &Frame, log: &mut Log) -> Result<OnGrid, ReconError> {
+    fn fft(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+        known: Known<'_>,
+        log: &mut Log,
+    ) -> Result<OnGrid, ReconError> {
         let [nz, ny, nx] = self.grid();
         let mut images = frame.kspace.to_grid();
         fft3(&mut images, nz, ny, nx, Direction::Inverse);
@@ -186,7 +196,7 @@ impl Recon {
                 is_rss: false,
             });
         }
-        let (weights, csm) = self.combination(calibration, log)?;
+        let (weights, csm) = self.combination(calibration, known, log)?;
         Ok(self.combined(images, weights, csm, variance, None))
     }
 
@@ -194,8 +204,9 @@ impl Recon {
     fn combination(
         &self,
         frame: &Frame,
+        known: Known<'_>,
         log: &mut Log,
-    ) -> Result<(Option<Vec<Complex32>>, Option<Csm>), ReconError> {
+    ) -> Result<(Option<Vec<Complex32>>, Option<Arc<Csm>>), ReconError> {
         let centre = self.params.combine.centre;
         match self.params.combine.method {
             CombineMethod::Rss => {
@@ -203,7 +214,7 @@ impl Recon {
                 Ok((None, None))
             }
             CombineMethod::Csm => {
-                let csm = self.maps(frame, log)?;
+                let csm = self.maps(frame, known, log)?;
                 let first = csm.n_coils * csm.matrix.iter().product::<usize>();
                 let mut weights = csm.maps[..first].to_vec();
                 weights.par_iter_mut().for_each(|v| *v = v.conj());
@@ -220,7 +231,7 @@ impl Recon {
                     ),
                 );
                 let csm = if self.params.outputs.csm {
-                    Some(self.maps(frame, log)?)
+                    Some(self.maps(frame, known, log)?)
                 } else {
                     None
                 };
@@ -233,7 +244,7 @@ impl Recon {
         &self,
         images: Vec<Complex32>,
         weights: Option<Vec<Complex32>>,
-        csm: Option<Csm>,
+        csm: Option<Arc<Csm>>,
         variance: Vec<f32>,
         gfactor: Option<Vec<f32>>,
     ) -> OnGrid {
@@ -251,9 +262,14 @@ impl Recon {
         }
     }
 
-    fn maps(&self, calibration: &Frame, log: &mut Log) -> Result<Csm, ReconError> {
+    fn maps(
+        &self,
+        calibration: &Frame,
+        known: Known<'_>,
+        log: &mut Log,
+    ) -> Result<Arc<Csm>, ReconError> {
         let acs = self.acs(calibration, None);
-        let csm = csm::maps(&acs.to_kspace(self.shape), self.grid(), &self.params.csm)?;
+        let csm = known.maps(&acs, self.shape, &self.params.csm)?;
         log.step(
             "recon/csm",
             format!(
@@ -276,12 +292,13 @@ impl Recon {
         &self,
         frame: &Frame,
         calibration: &Frame,
+        known: Known<'_>,
         log: &mut Log,
     ) -> Result<OnGrid, ReconError> {
         let Some(sense) = &self.sense else {
             return Err(ReconError::Bug("sense was chosen without a plan".into()));
         };
-        let csm = self.maps(calibration, log)?;
+        let csm = self.maps(calibration, known, log)?;
         // The number of virtual coils is known only now.
         let replanned = if frame.kspace.shape == self.shape {
             None
@@ -355,6 +372,7 @@ impl Recon {
         &self,
         frame: &Frame,
         calibration: &Frame,
+        known: Known<'_>,
         log: &mut Log,
     ) -> Result<OnGrid, ReconError> {
         let acs = self.acs(calibration, None);
@@ -365,7 +383,7 @@ impl Recon {
         let is_image = self.unmixes_images(frame)?;
         // The fit is a chain of small steps, of which other threads make little: what does not need it goes beside it.
         let (weights, (low, prepared)) = rayon::join(
-            || calibrate(&acs, window, &self.params.grappa, ridge),
+            || known.weights(&acs, window, &self.params.grappa, ridge),
             || {
                 let low = LowRes::from_acs(&acs, self.params.combine.centre);
                 let prepared =
@@ -400,14 +418,14 @@ impl Recon {
                 variance,
                 gfactor: Some(gfactor),
                 csm: if self.params.outputs.csm {
-                    Some(self.maps(calibration, log)?)
+                    Some(self.maps(calibration, known, log)?)
                 } else {
                     None
                 },
                 is_rss: false,
             });
         }
-        self.grappa_in_kspace(frame, calibration, &weights, &low, log)
+        self.grappa_in_kspace(frame, calibration, known, &weights, &low, log)
     }
 
     /// Regularisation of the weights, and where it comes from.
@@ -459,6 +477,7 @@ impl Recon {
         &self,
         frame: &Frame,
         calibration: &Frame,
+        known: Known<'_>,
         weights: &Weights,
         low: &LowRes,
         log: &mut Log,
@@ -471,7 +490,7 @@ impl Recon {
             "in k-space; measured samples unchanged",
         );
         fft3(&mut images, nz, ny, nx, Direction::Inverse);
-        let (combination, csm) = self.combination(calibration, log)?;
+        let (combination, csm) = self.combination(calibration, known, log)?;
         let power = match (&combination, self.params.combine.method) {
             (Some(combination), CombineMethod::Csm) => {
                 let u = unmix::unmixing(weights, combination, [nz, ny, nx]);
@@ -620,7 +639,7 @@ impl Recon {
             gfactor,
             csm: csm
                 .filter(|_| self.params.outputs.csm)
-                .map(|c| self.maps_of_image(c)),
+                .map(|c| self.maps_of_image(Arc::unwrap_or_clone(c))),
             stamps: frame.stamps,
             provenance: Provenance {
                 protocol: String::new(),

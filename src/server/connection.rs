@@ -54,11 +54,30 @@ impl Shared {
     pub(super) fn new(config: ServerConfig) -> Self {
         Self {
             // A scan takes all threads twice: to ingest and to reconstruct.
-            warm: Warm::new(2 * config.threads.saturating_mul(config.max_scans)),
+            warm: Warm::new(
+                2 * config.threads.saturating_mul(config.max_scans),
+                config.memory_bytes,
+            ),
             stats: Arc::new(Stats::new()),
             lines: LinePool::default(),
             config,
         }
+    }
+
+    /// All counters in the text format of Prometheus.
+    pub(super) fn metrics(&self) -> String {
+        let calibrations = self.warm.calibrations();
+        let ([known, fitted], bytes) = (calibrations.counts(), calibrations.bytes());
+        self.stats.prometheus()
+            + &format!(
+                "# HELP cauda_calibrations_total Frames whose weights or maps were known or fitted.\n\
+                 # TYPE cauda_calibrations_total counter\n\
+                 cauda_calibrations_total{{from=\"known\"}} {known}\n\
+                 cauda_calibrations_total{{from=\"fitted\"}} {fitted}\n\
+                 # HELP cauda_calibrations_bytes Weights and maps that are kept.\n\
+                 # TYPE cauda_calibrations_bytes gauge\n\
+                 cauda_calibrations_bytes {bytes}\n"
+            )
     }
 }
 

@@ -98,7 +98,7 @@ impl Server {
             )
         };
         let pages = http::Pages {
-            metrics: &|| self.shared.stats.prometheus(),
+            metrics: &|| self.shared.metrics(),
             health: &health,
             allows: &|ip| self.shared.config.allows(ip),
         };

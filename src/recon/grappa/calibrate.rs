@@ -124,46 +124,96 @@ pub(crate) fn check(
 /// # Errors
 /// * [`ReconError::Calibration`]: fewer equations than unknowns.
 /// * [`ReconError::Singular`]: the factorisation failed.
+#[cfg(test)]
 pub(crate) fn calibrate(
     acs: &Acs,
     window: &Window,
     params: &GrappaParams,
     ridge: Ridge,
 ) -> Result<Weights, ReconError> {
-    check(window, &acs.block, acs.shape.coil, acs.ro_range.len())?;
-    let equations = Equations::new(acs, window, params);
-    let mut normal = equations.normal();
-    let (n, n_out) = (equations.n_unknowns, equations.n_outputs);
-    let mean = (0..n).map(|i| normal.gram[i * n + i].re).sum::<f64>() / n as f64;
-    let lambda = match ridge {
-        Ridge::Relative(lambda) => lambda,
-        Ridge::Wiener {
-            noise_acs,
-            noise,
-            energy,
-        } => {
-            // In 3D half of it is better, measured on simulated scans.
-            let noise = if window.is_3d() { 0.5 * noise } else { noise };
-            let signal = (mean - noise_acs * normal.weight).max(0.0);
-            let wanted = signal * noise / energy.max(f64::MIN_POSITIVE) - noise_acs * normal.weight;
-            (wanted / mean.max(f64::MIN_POSITIVE)).clamp(LEAST, MOST)
-        }
-    };
-    for i in 0..n {
-        normal.gram[i * n + i] += lambda * mean;
+    Fit::new(acs, window, params)?.weights(ridge)
+}
+
+/// The normal equation, which does not depend on the regularisation.
+#[derive(Clone, Debug)]
+pub(crate) struct Fit {
+    window: Window,
+    n_coils: usize,
+    n_equations: usize,
+    n_unknowns: usize,
+    normal: Normal,
+}
+
+impl Fit {
+    /// Sums over the calibration block.
+    ///
+    /// # Errors
+    /// [`ReconError::Calibration`]: fewer equations than unknowns.
+    pub(crate) fn new(
+        acs: &Acs,
+        window: &Window,
+        params: &GrappaParams,
+    ) -> Result<Self, ReconError> {
+        check(window, &acs.block, acs.shape.coil, acs.ro_range.len())?;
+        let equations = Equations::new(acs, window, params);
+        Ok(Self {
+            window: window.clone(),
+            n_coils: acs.shape.coil,
+            n_equations: equations.n_rows(),
+            n_unknowns: equations.n_unknowns,
+            normal: equations.normal(),
+        })
     }
-    solve(&normal.gram, &mut normal.rhs, n, n_out)?;
-    Ok(Weights {
-        window: window.clone(),
-        n_coils: acs.shape.coil,
-        values: normal
-            .rhs
-            .iter()
-            .map(|v| Complex32::new(v.re as f32, v.im as f32))
-            .collect(),
-        n_equations: equations.n_rows(),
-        lambda,
-    })
+
+    pub(crate) fn bytes(&self) -> u64 {
+        ((self.normal.gram.len() + self.normal.rhs.len()) * size_of::<Complex64>()) as u64
+    }
+
+    /// Solves for the weights.
+    ///
+    /// # Errors
+    /// [`ReconError::Singular`]: the factorisation failed.
+    pub(crate) fn weights(self, ridge: Ridge) -> Result<Weights, ReconError> {
+        let Self {
+            window,
+            n_coils,
+            n_equations,
+            n_unknowns: n,
+            mut normal,
+        } = self;
+        let mean = (0..n).map(|i| normal.gram[i * n + i].re).sum::<f64>() / n as f64;
+        let lambda = match ridge {
+            Ridge::Relative(lambda) => lambda,
+            Ridge::Wiener {
+                noise_acs,
+                noise,
+                energy,
+            } => {
+                // In 3D half of it is better, measured on simulated scans.
+                let noise = if window.is_3d() { 0.5 * noise } else { noise };
+                let signal = (mean - noise_acs * normal.weight).max(0.0);
+                let wanted =
+                    signal * noise / energy.max(f64::MIN_POSITIVE) - noise_acs * normal.weight;
+                (wanted / mean.max(f64::MIN_POSITIVE)).clamp(LEAST, MOST)
+            }
+        };
+        for i in 0..n {
+            normal.gram[i * n + i] += lambda * mean;
+        }
+        let n_outputs = window.targets.len() * n_coils;
+        solve(&normal.gram, &mut normal.rhs, n, n_outputs)?;
+        Ok(Weights {
+            window,
+            n_coils,
+            values: normal
+                .rhs
+                .iter()
+                .map(|v| Complex32::new(v.re as f32, v.im as f32))
+                .collect(),
+            n_equations,
+            lambda,
+        })
+    }
 }
 
 fn solve(
@@ -190,6 +240,7 @@ fn solve(
 }
 
 /// `AᴴA` (lower triangle), `AᴴB`, and the sum of the weights of the equations.
+#[derive(Clone, Debug)]
 struct Normal {
     gram: Vec<Complex64>,
     rhs: Vec<Complex64>,
