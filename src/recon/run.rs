@@ -33,6 +33,9 @@ pub(crate) struct OnGrid {
     pub(crate) is_rss: bool,
 }
 
+/// Combination weights, `[coil, z, y, x]`, and the maps that were made on the way.
+type Combination = (Option<Vec<Complex32>>, Option<Arc<Csm>>);
+
 /// What happened to one frame, in order.
 #[derive(Default)]
 pub(crate) struct Log {
@@ -206,7 +209,7 @@ impl Recon {
         frame: &Frame,
         known: Known<'_>,
         log: &mut Log,
-    ) -> Result<(Option<Vec<Complex32>>, Option<Arc<Csm>>), ReconError> {
+    ) -> Result<Combination, ReconError> {
         let centre = self.params.combine.centre;
         match self.params.combine.method {
             CombineMethod::Rss => {
