@@ -1,11 +1,14 @@
-//! Sensitivity maps of a simulated scan: `recon/csm/cpu/c16_320x320_acs24` is what ESPIRiT peers are timed with.
+//! Sensitivity maps of a simulated scan: `recon/csm/cpu/c16_320x320_acs24` is what ESPIRiT peers are timed with. Solves,
+//! and whole frames (`recon/sense_frame`).
 
+use cauda::device::Device;
 use cauda::recon::csm::{CsmParams, maps};
 use cauda::recon::sense::{Lambda, Sense, SenseParams};
+use cauda::recon::{Calibrations, Keep, Method, Recon, ReconParams};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 mod support;
-use support::{N, scan};
+use support::{N, one_frame, scan};
 
 fn csm(c: &mut Criterion) {
     let mut group = c.benchmark_group("recon/csm");
@@ -66,5 +69,27 @@ fn sense(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, csm, sense);
+/// A whole frame, maps fitted in every run or known from the run before.
+fn frame(c: &mut Criterion) {
+    let mut group = c.benchmark_group("recon/sense_frame");
+    group.sample_size(10);
+    let (scan, frame) = one_frame(scan(|l| l % 4 == 0 || l.abs_diff(N / 2) < 12), 4);
+    let params = ReconParams {
+        method: Method::Sense,
+        ..ReconParams::default()
+    };
+    let Ok(plan) = Recon::plan(&scan, &frame, &params, &Device::detect()) else {
+        return;
+    };
+    group.bench_function("cpu/c16_320x320_r4_acs24", |b| {
+        b.iter(|| plan.run(&frame));
+    });
+    let known = Calibrations::new(Keep::FirstFrames, 1 << 30);
+    group.bench_function("cpu/c16_320x320_r4_acs24/known", |b| {
+        b.iter(|| plan.run_with(&frame, &known));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, csm, sense, frame);
 criterion_main!(benches);
