@@ -59,6 +59,9 @@ pub struct Args {
     /// Frames per second; 0 is flat out
     #[arg(long, value_name = "HZ", default_value_t = 0.0)]
     rate: f64,
+    /// Frames that come at once, as fast as the socket takes them, before a pause that keeps the rate
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    burst: u32,
     /// Frames that may be on their way at once; flat out without a bound measures the queue, not the server
     #[arg(long, value_name = "N", default_value_t = 0)]
     in_flight: u64,
@@ -128,6 +131,7 @@ pub(super) struct BenchReport {
     acceleration: usize,
     is_interleaved: bool,
     rate_hz: f64,
+    burst: u32,
     in_flight: u64,
     threads: usize,
     frames: usize,
@@ -386,6 +390,7 @@ fn measure(
         acceleration: args.accel,
         is_interleaved: args.interleaved,
         rate_hz: args.rate,
+        burst: args.burst,
         in_flight: args.in_flight,
         threads,
         frames: latencies.len(),
@@ -522,7 +527,8 @@ fn send(
         for (i, readout) in frame.iter_mut().enumerate() {
             readout.head.idx.repetition = (n as u32 % REPETITIONS) as u16;
             readout.head.idx.phase = (n as u32 / REPETITIONS) as u16;
-            if per_frame > 0.0 {
+            let is_paced = args.burst <= 1 || (i == 0 && (n as u32).is_multiple_of(args.burst));
+            if per_frame > 0.0 && is_paced {
                 let due = per_frame * n as f64 + per_readout * i as f64;
                 let due = begun + Duration::from_secs_f64(due);
                 client.flush()?;
@@ -542,7 +548,12 @@ fn describe(r: &BenchReport) -> String {
     rows.extend(r.stages.iter().map(|(name, q)| q.row(name)));
     rows.push(r.jitter.row("jitter"));
     let pace = if r.rate_hz > 0.0 {
-        format!("{} frames/s", r.rate_hz)
+        let bursts = if r.burst > 1 {
+            format!(" in bursts of {}", r.burst)
+        } else {
+            String::new()
+        };
+        format!("{} frames/s{bursts}", r.rate_hz)
     } else if r.in_flight > 0 {
         format!("flat out, {} in flight", r.in_flight)
     } else {
