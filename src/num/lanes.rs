@@ -499,6 +499,14 @@ slice_kernel!(
     }
 );
 slice_kernel!(
+    /// `a *= b`, element by element, over the shorter.
+    mul_in_place = MulInPlace(a: &'a mut [Lanes], b: &'a [Lanes]) -> () {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a = Lanes::ZERO.plus_product::<FMA, false>(*a, *b);
+        }
+    }
+);
+slice_kernel!(
     /// `out += a b`, element by element, over the shortest.
     mul_add = MulAdd(out: &'a mut [Lanes], a: &'a [Lanes], b: &'a [Lanes]) -> () {
         for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
@@ -657,7 +665,7 @@ slice_kernel!(
 pub fn gather_rows(rows: &[Complex32], n: usize, place: impl Fn(usize) -> usize, to: &mut [Lanes]) {
     let mut first = 0;
     #[cfg(target_arch = "x86_64")]
-    if rows.len() == LANES * n && super::complex::has_avx2() {
+    if super::complex::has_avx2() {
         // SAFETY: AVX2, which the function requires, was found on this machine.
         unsafe { avx2::gather_rows(rows, n, &place, to) };
         first = n / 4 * 4;
@@ -682,7 +690,7 @@ pub fn scatter_rows(
 ) {
     let mut first = 0;
     #[cfg(target_arch = "x86_64")]
-    if rows.len() == LANES * n && super::complex::has_avx2() {
+    if super::complex::has_avx2() {
         // SAFETY: AVX2, which the function requires, was found on this machine.
         unsafe { avx2::scatter_rows(from, n, &place, scale, rows) };
         first = n / 4 * 4;
@@ -730,7 +738,7 @@ mod avx2 {
         ]
     }
 
-    /// [`super::gather_rows`] of eight rows, for whole groups of four samples.
+    /// [`super::gather_rows`] for whole groups of four samples.
     #[target_feature(enable = "avx2")]
     pub(super) fn gather_rows(
         rows: &[Complex32],
@@ -739,14 +747,17 @@ mod avx2 {
         to: &mut [Lanes],
     ) {
         for x in 0..n / 4 {
-            let four = |l: usize| &rows[l * n..(l + 1) * n].as_chunks::<4>().0[x];
+            let four = |l: usize| match rows.get(l * n..(l + 1) * n) {
+                Some(row) => &row.as_chunks::<4>().0[x],
+                None => &[Complex32::ZERO; 4],
+            };
             for (i, v) in columns(std::array::from_fn(four)).into_iter().enumerate() {
                 to[place(4 * x + i)] = v;
             }
         }
     }
 
-    /// [`super::scatter_rows`] of eight rows, for whole groups of four samples.
+    /// [`super::scatter_rows`] for whole groups of four samples.
     #[target_feature(enable = "avx2")]
     pub(super) fn scatter_rows(
         from: &[Lanes],
@@ -757,8 +768,8 @@ mod avx2 {
     ) {
         for x in 0..n / 4 {
             let four = rows(std::array::from_fn(|i| from[place(4 * x + i)]), scale);
-            for (l, v) in four.iter().enumerate() {
-                to[l * n + 4 * x..l * n + 4 * x + 4].copy_from_slice(v);
+            for (row, v) in to.chunks_exact_mut(n).zip(&four) {
+                row[4 * x..4 * x + 4].copy_from_slice(v);
             }
         }
     }

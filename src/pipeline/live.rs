@@ -3,7 +3,7 @@
 
 use crate::data::{Fault, NoiseCovariance, Note, Scan};
 use crate::device::Device;
-use crate::ingest::{Ingest, LinePool};
+use crate::ingest::Ingest;
 use crate::metrics::{Clock, StageClock, peak_memory_bytes};
 use crate::protocol::{Protocol, check};
 
@@ -33,8 +33,6 @@ pub struct LiveJob<'a> {
     pub input: &'a str,
     /// Marks for every image.
     pub notes: &'a [Note],
-    /// Memory of lines.
-    pub lines: LinePool,
 }
 
 /// A scan that was checked and may begin.
@@ -54,7 +52,7 @@ impl<'a> Live<'a> {
         let noise = job.noise.take();
         let ingest = border("ingest", || {
             let mut ingest = Ingest::plan(job.header, &job.protocol.file.ingest, None)?;
-            ingest.share_lines(job.lines.clone());
+            ingest.share_lines(job.warm.lines());
             if let Some(noise) = noise {
                 ingest.keep_noise(noise);
             }

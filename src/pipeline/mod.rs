@@ -16,7 +16,6 @@ pub mod schedule;
 pub mod warm;
 pub mod watch;
 
-pub use crate::ingest::LinePool;
 pub use chain::{Settings, Sink, Source, Visit};
 pub use file::{FileJob, Finished, plan_file, recon_file};
 pub use guard::{border, panic_text, remember_panic};

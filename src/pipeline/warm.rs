@@ -1,4 +1,4 @@
-//! What outlives a scan: thread pools, and what was calibrated. (Plans of transforms are kept by `num::fft` for the
+//! What outlives a scan: thread pools, memory of lines, and what was calibrated. (Plans of transforms are kept by `num::fft` for the
 //! whole process.)
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use rayon::ThreadPool;
 
 use crate::data::{Fault, FaultKind};
+use crate::ingest::LinePool;
 use crate::recon::{Calibrations, Keep};
 
 /// Calibrations that frames of one file may share.
@@ -22,6 +23,7 @@ pub struct Warm {
     idle: Mutex<Idle>,
     /// More idle threads than these are let go.
     most_idle: usize,
+    lines: LinePool,
     calibrations: Calibrations,
 }
 
@@ -46,6 +48,7 @@ impl Warm {
         Self {
             idle: Mutex::default(),
             most_idle,
+            lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::FirstFrames, MAX_BYTES.min(memory_bytes / 16)),
         }
     }
@@ -55,8 +58,14 @@ impl Warm {
         Self {
             idle: Mutex::default(),
             most_idle: 0,
+            lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::References, FILE_BYTES),
         }
+    }
+
+    /// Memory of lines.
+    pub fn lines(&self) -> LinePool {
+        self.lines.clone()
     }
 
     /// What was calibrated.

@@ -13,8 +13,9 @@ use super::acs::Acs;
 use super::csm::{self, CsmParams};
 use super::error::ReconError;
 use super::grappa::calibrate::{Fit, Ridge, Weights};
-use super::grappa::{GrappaParams, window::Window};
-use crate::data::{Csm, Shape};
+use super::grappa::{GrappaParams, fold::Unmixing, window::Window};
+use super::sampling;
+use crate::data::{Csm, Line, Shape};
 
 /// Answers per block: with `lambda = "auto"` every frame has weights of its own.
 const MOST_ANSWERS: usize = 32;
@@ -45,6 +46,8 @@ struct Blocks {
     /// Least recently used first.
     blocks: Vec<Block>,
     bytes: u64,
+    /// Questions so far.
+    questions: u64,
 }
 
 /// A calibration block and what was made from it, least recently used first.
@@ -52,6 +55,8 @@ struct Blocks {
 struct Block {
     acs: Acs,
     answers: Vec<(Question, Answer)>,
+    /// Number of the last question about it.
+    asked: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +64,19 @@ enum Question {
     Maps(Shape, CsmParams),
     Fit(Window, GrappaParams),
     Weights(Window, GrappaParams, Ridge),
+    Unmixing(Box<Unfolding>),
+}
+
+/// What, beside the calibration block, the unmixing of folded images depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unfolding {
+    pub(crate) window: Window,
+    pub(crate) params: GrappaParams,
+    pub(crate) ridge: Ridge,
+    pub(crate) centre: usize,
+    pub(crate) shape: Shape,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) extent: sampling::Block,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +84,7 @@ enum Answer {
     Maps(Arc<Csm>),
     Fit(Arc<Fit>),
     Weights(Arc<Weights>),
+    Unmixing(Arc<Unmixing>),
 }
 
 impl Answer {
@@ -75,6 +94,7 @@ impl Answer {
             Self::Maps(csm) => of(csm.maps.len()),
             Self::Fit(fit) => fit.bytes(),
             Self::Weights(weights) => of(weights.values.len()),
+            Self::Unmixing(unmixing) => unmixing.bytes(),
         }
     }
 }
@@ -130,9 +150,14 @@ impl Calibrations {
     }
 
     fn find(&self, acs: &Acs, question: &Question) -> Option<Answer> {
-        let blocks = &mut self.lock().blocks;
+        let mut kept = self.lock();
+        kept.questions += 1;
+        let Blocks {
+            blocks, questions, ..
+        } = &mut *kept;
         let at = blocks.iter().position(|b| (self.is_same)(&b.acs, acs))?;
         let mut block = blocks.remove(at);
+        block.asked = *questions;
         let found = block.answers.iter().position(|(q, _)| q == question);
         let answer = found.map(|i| {
             let entry = block.answers.remove(i);
@@ -144,15 +169,40 @@ impl Calibrations {
         answer
     }
 
+    /// Whether there is room for so much without what is still being asked for: slices come round again and again, and
+    /// letting go of the one that was asked for longest would be to let go of the next one.
+    fn makes_room(&self, more: u64) -> bool {
+        let mut kept = self.lock();
+        let Blocks {
+            blocks,
+            bytes,
+            questions,
+        } = &mut *kept;
+        while *bytes + more > self.limit_bytes {
+            let round = 8 * (blocks.len() as u64 + 16);
+            let in_use = |b: &Block| b.asked + round >= *questions;
+            if blocks.first().is_none_or(in_use) {
+                return false;
+            }
+            *bytes -= blocks.remove(0).bytes();
+        }
+        true
+    }
+
     fn store(&self, acs: &Acs, question: Question, answer: Answer) {
         let mut kept = self.lock();
-        let Blocks { blocks, bytes } = &mut *kept;
+        let Blocks {
+            blocks,
+            bytes,
+            questions,
+        } = &mut *kept;
         let found = blocks.iter().position(|b| (self.is_same)(&b.acs, acs));
         let mut block = match found {
             Some(at) => blocks.remove(at),
             None => Block {
                 acs: acs.clone(),
                 answers: Vec::new(),
+                asked: *questions,
             },
         };
         *bytes -= found.map_or(0, |_| block.bytes());
@@ -201,7 +251,33 @@ impl Known<'_> {
         Ok(csm)
     }
 
-    /// GRAPPA weights. Where only the regularisation is another one, the sums over the block are known.
+    /// Unmixing weights of folded images.
+    pub(crate) fn unmixing(
+        self,
+        acs: &Acs,
+        asked: impl FnOnce() -> Unfolding,
+    ) -> Option<Arc<Unmixing>> {
+        let all = self.0?;
+        let Some(Answer::Unmixing(found)) = all.find(acs, &Question::Unmixing(asked().into()))
+        else {
+            return None;
+        };
+        all.known.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// Keeps them, where there is room.
+    pub(crate) fn keep_unmixing(self, acs: &Acs, asked: Unfolding, unmixing: Unmixing) {
+        let answer = Answer::Unmixing(Arc::new(unmixing));
+        if let Some(all) = self.0
+            && all.makes_room(answer.bytes())
+        {
+            all.store(acs, Question::Unmixing(asked.into()), answer);
+        }
+    }
+
+    /// GRAPPA weights, and whether they were known. Where only the regularisation is another one, the sums over the
+    /// block are known.
     ///
     /// # Errors
     /// Those of [`super::grappa::calibrate::calibrate`].
@@ -211,14 +287,15 @@ impl Known<'_> {
         window: &Window,
         params: &GrappaParams,
         ridge: Ridge,
-    ) -> Result<Arc<Weights>, ReconError> {
+    ) -> Result<(Arc<Weights>, bool), ReconError> {
         let Some(all) = self.0 else {
-            return Ok(Arc::new(Fit::new(acs, window, params)?.weights(ridge)?));
+            let weights = Fit::new(acs, window, params)?.weights(ridge)?;
+            return Ok((Arc::new(weights), false));
         };
         let asked = Question::Weights(window.clone(), *params, ridge);
         if let Some(Answer::Weights(weights)) = all.find(acs, &asked) {
             all.known.fetch_add(1, Ordering::Relaxed);
-            return Ok(weights);
+            return Ok((weights, true));
         }
         let question = Question::Fit(window.clone(), *params);
         let fit = match all.find(acs, &question) {
@@ -235,7 +312,7 @@ impl Known<'_> {
         };
         let weights = Arc::new(Fit::clone(&fit).weights(ridge)?);
         all.store(acs, asked, Answer::Weights(Arc::clone(&weights)));
-        Ok(weights)
+        Ok((weights, false))
     }
 }
 
@@ -409,6 +486,53 @@ mod tests {
         }
         assert_eq!(lambdas.bytes(), most);
         assert_eq!(lambdas.lock().blocks.len(), 1);
+    }
+
+    #[test]
+    fn unmixing_is_kept_from_the_second_time_and_never_at_the_cost_of_what_comes_round() {
+        let mut params = all_params()[2].clone();
+        params.outputs.csm = false;
+        let run = |calibrations: &Calibrations, seed, reference| {
+            let frame = separate(seed, reference);
+            let known = plan(&frame, &params).run_with(&frame, calibrations);
+            assert_eq!(
+                bits(&known.unwrap()),
+                bits(&plan(&frame, &params).run(&frame).unwrap())
+            );
+        };
+        let is_kept = |calibrations: &Calibrations| {
+            let kept = calibrations.lock();
+            let mut answers = kept.blocks.iter().flat_map(|b| &b.answers);
+            answers.any(|(q, _)| matches!(q, Question::Unmixing(_)))
+        };
+        let all = Calibrations::new(Keep::References, LARGE);
+        run(&all, 1, 9);
+        assert!(!is_kept(&all), "a frame that may have been the only one");
+        let weights = all.bytes();
+        run(&all, 2, 9);
+        assert!(is_kept(&all));
+        run(&all, 3, 9);
+        assert_eq!(all.counts(), [2, 1]);
+        // Room for the weights of three slices that come by turns, and not for their unmixing.
+        let some = Calibrations::new(Keep::References, 3 * weights + 1);
+        for seed in 0..12 {
+            run(&some, seed, 7 + seed % 3);
+        }
+        assert!(!is_kept(&some));
+        assert_eq!(some.counts(), [9, 3]);
+        // Other scans long ago make room.
+        let room = all.bytes() - weights;
+        let some = Calibrations::new(Keep::References, room + 2 * weights);
+        for seed in 0..3 {
+            run(&some, seed, 7 + seed);
+        }
+        run(&some, 3, 9);
+        assert!(!is_kept(&some));
+        for seed in 0..300 {
+            run(&some, seed, 9);
+        }
+        assert!(is_kept(&some));
+        assert!(some.bytes() <= room + 2 * weights);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::compress::apply::Compression;
 use super::error::ReconError;
 use super::grappa::calibrate::{Ridge, Weights};
 use super::grappa::{Apply, fill, fold, noise, unmix};
-use super::known::Known;
+use super::known::{Known, Unfolding};
 use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
 use super::sense::{Lambda, Sense, SenseParams};
@@ -35,6 +35,15 @@ pub(crate) struct OnGrid {
 
 /// Combination weights, `[coil, z, y, x]`, and the maps that were made on the way.
 type Combination = (Option<Vec<Complex32>>, Option<Arc<Csm>>);
+
+/// To the nearest eighth of an octave.
+fn eighth(v: f64) -> f64 {
+    if v > 0.0 {
+        ((8.0 * v.log2()).round() / 8.0).exp2()
+    } else {
+        v
+    }
+}
 
 /// What happened to one frame, in order.
 #[derive(Default)]
@@ -383,52 +392,83 @@ impl Recon {
             return Err(ReconError::Bug("grappa was chosen without a window".into()));
         };
         let (ridge, chosen) = self.ridge(frame, &acs);
-        let is_image = self.unmixes_images(frame)?;
-        // The fit is a chain of small steps, of which other threads make little: what does not need it goes beside it.
-        let (weights, (low, prepared)) = rayon::join(
-            || known.weights(&acs, window, &self.params.grappa, ridge),
-            || {
-                let low = LowRes::from_acs(&acs, self.params.combine.centre);
-                let prepared =
-                    is_image.then(|| fold::Prepared::new(&frame.kspace, window.lattice, &low));
-                (low, prepared)
-            },
-        );
-        let weights = weights?;
-        log.step(
-            "recon/grappa/calibrate",
-            format!(
-                "window {} x {} (ro x lines), {} coils, {} equations from {}, lambda {:.2e}, {chosen}; {}",
-                window.ro,
-                window.sources.len(),
-                weights.n_coils,
-                weights.n_equations,
-                acs.origin,
-                weights.lambda,
-                self.choice.reason
-            ),
-        );
-        if let Some(prepared) = prepared {
-            let extent = &self.fill_extent;
-            let unfolded = fold::unfold(&frame.kspace, &prepared, &weights, &low, extent);
+        let said = |log: &mut Log, weights: &Weights| {
             log.step(
-                "recon/grappa/unmix",
-                "folded images unmixed and combined (adaptive) in one step, as if k-space had been filled",
+                "recon/grappa/calibrate",
+                format!(
+                    "window {} x {} (ro x lines), {} coils, {} equations from {}, lambda {:.2e}, {chosen}; {}",
+                    window.ro,
+                    window.sources.len(),
+                    weights.n_coils,
+                    weights.n_equations,
+                    acs.origin,
+                    weights.lambda,
+                    self.choice.reason
+                ),
             );
-            let (variance, gfactor) = self.grappa_noise(frame, &weights, &unfolded.power);
-            return Ok(OnGrid {
-                images: unfolded.voxels,
-                variance,
-                gfactor: Some(gfactor),
-                csm: if self.params.outputs.csm {
-                    Some(self.maps(calibration, known, log)?)
-                } else {
-                    None
-                },
-                is_rss: false,
-            });
+        };
+        let kspace = &frame.kspace;
+        if !self.unmixes_images(frame)? {
+            let (weights, low) = rayon::join(
+                || known.weights(&acs, window, &self.params.grappa, ridge),
+                || LowRes::from_acs(&acs, self.params.combine.centre),
+            );
+            let (weights, _) = weights?;
+            said(log, &weights);
+            return self.grappa_in_kspace(frame, calibration, known, &weights, &low, log);
         }
-        self.grappa_in_kspace(frame, calibration, known, &weights, &low, log)
+        let asked = || Unfolding {
+            window: window.clone(),
+            params: self.params.grappa,
+            ridge,
+            centre: self.params.combine.centre,
+            shape: kspace.shape,
+            lines: kspace.lines.clone(),
+            extent: self.fill_extent.clone(),
+        };
+        let (unfolded, weights) = if let Some(unmixing) = known.unmixing(&acs, asked) {
+            let folded = fold::Folded::new(kspace, window.lattice);
+            let unfolded = fold::unfold_known(kspace, &folded, &unmixing);
+            (unfolded, Arc::clone(&unmixing.weights))
+        } else {
+            // The fit is a chain of small steps, of which other threads make little: what does not need it goes beside
+            // it.
+            let (weights, (low, folded, profiles)) = rayon::join(
+                || known.weights(&acs, window, &self.params.grappa, ridge),
+                || {
+                    let low = LowRes::from_acs(&acs, self.params.combine.centre);
+                    let folded = fold::Folded::new(kspace, window.lattice);
+                    let profiles = fold::Profiles::new(kspace, &low);
+                    (low, folded, profiles)
+                },
+            );
+            // Weights that come a second time come again.
+            let (weights, is_known) = weights?;
+            let extent = &self.fill_extent;
+            let mut unfolded =
+                fold::unfold(kspace, &folded, &profiles, &weights, &low, extent, is_known);
+            if let Some(unmixing) = unfolded.unmixing.take() {
+                known.keep_unmixing(&acs, asked(), unmixing);
+            }
+            (unfolded, weights)
+        };
+        said(log, &weights);
+        log.step(
+            "recon/grappa/unmix",
+            "folded images unmixed and combined (adaptive) in one step, as if k-space had been filled",
+        );
+        let (variance, gfactor) = self.grappa_noise(frame, &weights, &unfolded.power);
+        Ok(OnGrid {
+            images: unfolded.voxels,
+            variance,
+            gfactor: Some(gfactor),
+            csm: if self.params.outputs.csm {
+                Some(self.maps(calibration, known, log)?)
+            } else {
+                None
+            },
+            is_rss: false,
+        })
     }
 
     /// Regularisation of the weights, and where it comes from.
@@ -437,18 +477,19 @@ impl Recon {
             Lambda::Fixed(lambda) => (Ridge::Relative(f64::from(lambda)), "asked for".into()),
             Lambda::Auto => {
                 let outside = Outside::of(frame, &self.sampling);
-                let energy = outside.energy_per_sample();
+                // Within 5 %, which the weights do not feel, so that frames of a series find the same.
+                let [energy, noise] = [outside.energy_per_sample(), outside.noise].map(eighth);
                 let averages = self.line_variance(&frame.kspace, frame.kspace.lines.len());
                 let ridge = Ridge::Wiener {
-                    noise_acs: outside.noise * acs.variance,
-                    noise: outside.noise * f64::from(averages),
+                    noise_acs: noise * acs.variance,
+                    noise: noise * f64::from(averages),
                     energy,
                 };
                 let chosen = format!(
                     "automatic: {} over the signal energy of the lines outside the calibration block ({:.2} times the \
                      noise)",
                     outside.origin(),
-                    energy / outside.noise.max(f64::MIN_POSITIVE)
+                    energy / noise.max(f64::MIN_POSITIVE)
                 );
                 (ridge, chosen)
             }

@@ -22,7 +22,7 @@ use crate::data::{Fault, FaultKind, Note};
 use crate::device::Device;
 use crate::handoff::MrdSeries;
 use crate::metrics::{Clock, Monotonic};
-use crate::pipeline::{LinePool, Live, LiveJob, Report, Warm, Watch, border};
+use crate::pipeline::{Live, LiveJob, Report, Warm, Watch, border};
 
 /// Longest time that a connection without a spill file is read on after a fault.
 const MAX_DRAIN_S: u64 = 120;
@@ -45,8 +45,6 @@ pub enum Ending {
 pub(super) struct Shared {
     pub(super) config: ServerConfig,
     pub(super) stats: Arc<Stats>,
-    /// Memory of lines, from scan to scan.
-    pub(super) lines: LinePool,
     pub(super) warm: Warm,
 }
 
@@ -59,7 +57,6 @@ impl Shared {
                 config.memory_bytes,
             ),
             stats: Arc::new(Stats::new()),
-            lines: LinePool::default(),
             config,
         }
     }
@@ -474,7 +471,6 @@ impl Dialogue<'_> {
             now: &clock,
             input: &input,
             notes: &notes,
-            lines: shared.lines.clone(),
         })?;
         let mut series = border("handoff", || {
             Ok(MrdSeries::new(live.scan().clone(), &protocol.file.handoff)?)

@@ -25,7 +25,7 @@ use super::window::Window;
 use crate::data::{KSpace, Line};
 use crate::num::complex::{Kernel, dispatch, mul};
 use crate::num::fft::{Direction, Fft, fft2};
-use crate::num::lanes::{LANES, LaneFft, Lanes, add_power, gather_columns, mul_add};
+use crate::num::lanes::{LANES, LaneFft, Lanes, add_power, gather_columns, mul_add, mul_in_place};
 use crate::recon::combine::low_res::LowRes;
 use crate::recon::sampling::{Block, Lattice};
 
@@ -33,6 +33,40 @@ use crate::recon::sampling::{Block, Lattice};
 pub(crate) struct Unfolded {
     pub(crate) voxels: Vec<Complex32>,
     pub(crate) power: Vec<f32>,
+    /// For the next frame with this calibration and pattern, where it was wanted.
+    pub(crate) unmixing: Option<Unmixing>,
+}
+
+/// All that unmixing needs and the data do not change.
+#[derive(Debug)]
+pub(crate) struct Unmixing {
+    pub(crate) weights: Arc<Weights>,
+    lines: Vec<Differing>,
+    /// Eight columns each.
+    blocks: Vec<Columns>,
+    power: Vec<f32>,
+}
+
+/// Eight columns of the unmixing weights.
+#[derive(Debug, Default)]
+struct Columns {
+    /// Numerators, `[coil, y]`.
+    numerators: Vec<Lanes>,
+    /// What the sum over coils is multiplied with, `[y]`.
+    turn: Vec<Lanes>,
+    beside: BesideColumns,
+}
+
+impl Unmixing {
+    pub(crate) fn bytes(&self) -> u64 {
+        let lanes = |c: &Columns| {
+            let beside = c.beside.predictors.len() + c.beside.conjugate.len();
+            c.numerators.len() + c.turn.len() + beside
+        };
+        let lanes: usize = self.blocks.iter().map(lanes).sum();
+        let power = size_of_val(self.power.as_slice());
+        (lanes * size_of::<Lanes>() + power + size_of_val(self.weights.values.as_slice())) as u64
+    }
 }
 
 /// Whether [`unfold`] can be used: one phase-encoding axis.
@@ -112,25 +146,36 @@ impl AlongY {
     }
 }
 
-/// Everything that does not need the weights, so that it can be made while they are fitted.
-pub(crate) struct Prepared {
+/// The measured lines, transformed along x.
+pub(crate) struct Folded {
     /// Lines of the pattern, and those measured beside it.
-    folded: Hybrid,
+    pattern: Hybrid,
     beside: Hybrid,
+}
+
+impl Folded {
+    pub(crate) fn new(kspace: &KSpace, lattice: Lattice) -> Self {
+        let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
+        Self {
+            pattern: hybrid_rows(kspace, on_pattern),
+            beside: hybrid_rows(kspace, |l| !on_pattern(l)),
+        }
+    }
+}
+
+/// What of the calibration does not need the weights, so that it can be made while they are fitted.
+pub(crate) struct Profiles {
     /// Squared root sum of squares of the low-resolution images, over `power_scale`.
     power: Hybrid,
     power_scale: f32,
     reference: Hybrid,
 }
 
-impl Prepared {
-    pub(crate) fn new(kspace: &KSpace, lattice: Lattice, low: &LowRes) -> Self {
+impl Profiles {
+    pub(crate) fn new(kspace: &KSpace, low: &LowRes) -> Self {
         let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
-        let on_pattern = |l: &Line| lattice.contains(0, i64::from(l.pe1));
         let (power, power_grid, power_scale) = squared_magnitude(low, ny, nx);
         Self {
-            folded: hybrid_rows(kspace, on_pattern),
-            beside: hybrid_rows(kspace, |l| !on_pattern(l)),
             power: Hybrid::new(&power, power_grid[0], power_grid[1], nx),
             power_scale,
             reference: Hybrid::new(&reference_spectrum(low), low.support[1], low.support[2], nx),
@@ -138,102 +183,216 @@ impl Prepared {
     }
 }
 
-/// Unmixes; call only where [`applies`]. `extent`: the lines that may be filled.
+/// Where folded columns meet the unmixing weights.
+struct Meeting {
+    long: AlongY,
+    short: AlongY,
+    /// Length of the short transform.
+    m: usize,
+    /// Line in the middle of the weights' spectra.
+    shift: i64,
+    folded_places: Vec<usize>,
+}
+
+impl Meeting {
+    fn new(kspace: &KSpace, lattice: Lattice, folded: &Hybrid) -> Self {
+        let ny = kspace.shape.pe1;
+        // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
+        let is_closed = folded.rows * lattice.r1 == ny;
+        let m = if is_closed { folded.rows } else { ny };
+        let short = AlongY::new(m);
+        let (shift, folded_places) = if is_closed {
+            let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
+            (shift, short.centred(folded, 0))
+        } else {
+            let lines = kspace.lines.iter();
+            let lines = lines.filter(|l| lattice.contains(0, i64::from(l.pe1)));
+            let lines = lines.map(|l| i64::from(l.pe1) - (ny / 2) as i64);
+            (0, short.places(lines))
+        };
+        Self {
+            long: AlongY::new(ny),
+            short,
+            m,
+            shift,
+            folded_places,
+        }
+    }
+
+    /// `sum += numerators * folded image` of one coil.
+    fn add(
+        &self,
+        sum: &mut [Lanes],
+        numerators: &[Lanes],
+        (folded, coil, x): (&Hybrid, usize, usize),
+        room: &mut [Lanes],
+    ) {
+        folded.columns(coil, x, &self.short.fft, &self.folded_places, room);
+        let parts = sum.chunks_exact_mut(self.m);
+        for (sum, u) in parts.zip(numerators.chunks_exact(self.m)) {
+            mul_add(sum, u, room);
+        }
+    }
+
+    /// Adds what filling makes beyond the wrapped convolution.
+    fn add_beside(
+        &self,
+        sum: &mut [Lanes],
+        lines: &[Differing],
+        columns: &BesideColumns,
+        (folded, x): (&Folded, usize),
+        room: &mut [Lanes],
+    ) {
+        if lines.is_empty() {
+            return;
+        }
+        combine_beside(lines, columns, folded, x, &self.long, room);
+        for (sum, v) in sum.iter_mut().zip(&*room) {
+            *sum = sum.plus::<false>(1.0, *v);
+        }
+    }
+}
+
+/// Unmixes; call only where [`applies`]. `extent`: the lines that may be filled; `is_kept`: the unmixing weights are
+/// wanted for another frame.
 pub(crate) fn unfold(
     kspace: &KSpace,
-    prepared: &Prepared,
-    weights: &Weights,
+    folded: &Folded,
+    profiles: &Profiles,
+    weights: &Arc<Weights>,
     low: &LowRes,
     extent: &Block,
+    is_kept: bool,
 ) -> Unfolded {
     let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
     let n_coils = kspace.shape.coil;
-    let lattice = weights.window.lattice;
-    let Prepared {
-        folded,
-        beside,
-        power,
-        power_scale,
-        reference,
-    } = prepared;
     let (small, _) = coarse_grid(weights, low, [1, ny, nx]);
     let mut conjugate = low.images(small);
     conjugate.iter_mut().for_each(|v| *v = v.conj());
     let mut numerators = unmixing(weights, &conjugate, small);
     fft2(&mut numerators, small[1], small[2], Direction::Forward);
     let numerators = Hybrid::new(&numerators, small[1], small[2], nx);
-    let beside = Beside::new(kspace, beside, weights, low, extent);
+    let lines = differing(kspace, &weights.window, extent);
+    let beside = (!lines.is_empty()).then(|| Beside::new(nx, weights, low));
 
-    let long = AlongY::new(ny);
-    // Both transforms count voxels from the middle of the grid: there, folding repeats the short one.
-    let is_closed = folded.rows * lattice.r1 == ny;
-    let m = if is_closed { folded.rows } else { ny };
-    let short = AlongY::new(m);
-    let (shift, folded_places) = if is_closed {
-        let shift = lattice.o1 as i64 + (lattice.r1 * (m / 2)) as i64 - (ny / 2) as i64;
-        (shift, short.centred(folded, 0))
-    } else {
-        let lines = kspace.lines.iter();
-        let lines = lines.filter(|l| lattice.contains(0, i64::from(l.pe1)));
-        let lines = lines.map(|l| i64::from(l.pe1) - (ny / 2) as i64);
-        (0, short.places(lines))
-    };
-    let numerator_places = long.centred(&numerators, shift);
+    let meeting = Meeting::new(kspace, weights.window.lattice, &folded.pattern);
+    let long = &meeting.long;
+    let Profiles {
+        power,
+        power_scale,
+        reference,
+    } = profiles;
+    let numerator_places = long.centred(&numerators, meeting.shift);
     let power_places = long.centred(power, 0);
     let reference_places = long.centred(reference, 0);
     // What the unitary transforms would have scaled with.
     let long_scale = 1.0 / (ny as f32).sqrt();
-    let scale = 1.0 / ny as f32;
-    let blocks: Vec<(Vec<Lanes>, Vec<[f32; LANES]>)> = (0..nx.div_ceil(LANES))
+    let blocks: Vec<(Vec<Lanes>, Vec<[f32; LANES]>, Columns)> = (0..nx.div_ceil(LANES))
         .into_par_iter()
         .map_init(Work::default, |work, block| {
             let x = block * LANES;
-            let [u, a, phase] = work.buffers(ny, m);
+            let [u, a, phase] = work.buffers(ny, meeting.m);
+            let mut columns = Columns::default();
             let mut sum = vec![Lanes::ZERO; ny];
             let mut gain = vec![[0.0f32; LANES]; ny];
             for coil in 0..n_coils {
                 numerators.columns(coil, x, &long.fft, &numerator_places, u);
-                folded.columns(coil, x, &short.fft, &folded_places, a);
                 add_power(&mut gain, u);
-                for (sum, u) in sum.chunks_exact_mut(m).zip(u.chunks_exact(m)) {
-                    mul_add(sum, u, a);
+                meeting.add(&mut sum, u, (&folded.pattern, coil, x), a);
+                if is_kept {
+                    columns.numerators.extend_from_slice(u);
                 }
             }
             if let Some(beside) = &beside {
-                beside.combine(folded, x, &long, u);
-                for (sum, u) in sum.iter_mut().zip(&*u) {
-                    *sum = sum.plus::<false>(1.0, *u);
-                }
+                columns.beside = beside.columns(x);
+                meeting.add_beside(&mut sum, &lines, &columns.beside, (folded, x), u);
             }
             power.columns(0, x, &long.fft, &power_places, u);
             reference.columns(0, x, &long.fft, &reference_places, phase);
             dispatch(Normalise {
-                sum: &mut sum,
                 gain: &mut gain,
                 power: u,
                 phase,
                 power_scale: long_scale * *power_scale,
                 gain_scale: long_scale * long_scale,
-                scale,
+                scale: 1.0 / ny as f32,
             });
-            (sum, gain)
+            mul_in_place(&mut sum, phase);
+            if is_kept {
+                columns.turn.extend_from_slice(phase);
+            }
+            (sum, gain, columns)
         })
         .collect();
-    let mut voxels = vec![Complex32::ZERO; ny * nx];
     let mut power = vec![0.0f32; ny * nx];
-    voxels
-        .par_chunks_mut(nx)
-        .zip(power.par_chunks_mut(nx))
+    power.par_chunks_mut(nx).enumerate().for_each(|(y, power)| {
+        let y = (y + ny - ny / 2) % ny;
+        for (power, (_, gain, _)) in power.chunks_mut(LANES).zip(&blocks) {
+            power.copy_from_slice(&gain[y][..power.len()]);
+        }
+    });
+    let mut sums = Vec::with_capacity(blocks.len());
+    let mut kept = Vec::with_capacity(blocks.len());
+    for (sum, _, columns) in blocks {
+        sums.push(sum);
+        kept.push(columns);
+    }
+    let unmixing = is_kept.then(|| Unmixing {
+        weights: Arc::clone(weights),
+        lines,
+        blocks: kept,
+        power: power.clone(),
+    });
+    Unfolded {
+        voxels: in_rows(&sums, ny, nx),
+        power,
+        unmixing,
+    }
+}
+
+/// [`unfold`] with weights that are known: the same bits.
+pub(crate) fn unfold_known(kspace: &KSpace, folded: &Folded, unmixing: &Unmixing) -> Unfolded {
+    let (ny, nx) = (kspace.shape.pe1, kspace.shape.ro);
+    let meeting = Meeting::new(kspace, unmixing.weights.window.lattice, &folded.pattern);
+    let sums: Vec<Vec<Lanes>> = unmixing
+        .blocks
+        .par_iter()
         .enumerate()
-        .for_each(|(y, (voxels, power))| {
-            let y = (y + ny - ny / 2) % ny;
-            let out = voxels.chunks_mut(LANES).zip(power.chunks_mut(LANES));
-            for ((voxels, power), (sum, gain)) in out.zip(&blocks) {
-                sum[y].store(voxels);
-                power.copy_from_slice(&gain[y][..power.len()]);
+        .map_init(Work::default, |work, (block, columns)| {
+            let x = block * LANES;
+            let [room, a, _] = work.buffers(ny, meeting.m);
+            let mut sum = vec![Lanes::ZERO; ny];
+            for (coil, u) in columns.numerators.chunks_exact(ny).enumerate() {
+                meeting.add(&mut sum, u, (&folded.pattern, coil, x), a);
             }
-        });
-    Unfolded { voxels, power }
+            meeting.add_beside(
+                &mut sum,
+                &unmixing.lines,
+                &columns.beside,
+                (folded, x),
+                room,
+            );
+            mul_in_place(&mut sum, &columns.turn);
+            sum
+        })
+        .collect();
+    Unfolded {
+        voxels: in_rows(&sums, ny, nx),
+        power: unmixing.power.clone(),
+        unmixing: None,
+    }
+}
+
+/// Blocks of eight columns, in transform order, to rows with their centre in the middle.
+fn in_rows(blocks: &[Vec<Lanes>], ny: usize, nx: usize) -> Vec<Complex32> {
+    let mut voxels = vec![Complex32::ZERO; ny * nx];
+    voxels.par_chunks_mut(nx).enumerate().for_each(|(y, row)| {
+        let y = (y + ny - ny / 2) % ny;
+        for (voxels, block) in row.chunks_mut(LANES).zip(blocks) {
+            block[y].store(voxels);
+        }
+    });
+    voxels
 }
 
 /// Columns that are used again for every block.
@@ -253,14 +412,14 @@ impl Work {
     }
 }
 
-/// Combined numerators to voxels: divided by the root sum of squares of the low-resolution images, with the phase of
-/// the reference coil; the gains likewise. Where no coil sees anything, zero.
+/// What makes voxels of combined numerators: one over the root sum of squares of the low-resolution images, with the
+/// phase of the reference coil; the gains likewise. Where no coil sees anything, zero.
 struct Normalise<'a> {
-    sum: &'a mut [Lanes],
     gain: &'a mut [[f32; LANES]],
     /// Squared root sum of squares over `power_scale`, real.
     power: &'a [Lanes],
-    phase: &'a [Lanes],
+    /// In: the reference. Out: the factor.
+    phase: &'a mut [Lanes],
     power_scale: f32,
     gain_scale: f32,
     scale: f32,
@@ -271,13 +430,8 @@ impl Kernel for Normalise<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let rows = self
-            .sum
-            .iter_mut()
-            .zip(self.gain)
-            .zip(self.power.iter().zip(self.phase));
-        for ((sum, gain), (power, phase)) in rows {
-            let mut turn = Lanes::ZERO;
+        let rows = self.gain.iter_mut().zip(self.power.iter().zip(self.phase));
+        for (gain, (power, phase)) in rows {
             #[allow(clippy::needless_range_loop)]
             // lanes share one index: the form that is vectorised
             for l in 0..LANES {
@@ -289,10 +443,9 @@ impl Kernel for Normalise<'_> {
                 let scale = self.scale * inverse.sqrt();
                 let is_phase = norm > f32::MIN_POSITIVE;
                 let part = if is_phase { scale / norm } else { scale };
-                turn.re[l] = part * if is_phase { re } else { 1.0 };
-                turn.im[l] = part * if is_phase { im } else { 0.0 };
+                phase.re[l] = part * if is_phase { re } else { 1.0 };
+                phase.im[l] = part * if is_phase { im } else { 0.0 };
             }
-            *sum = Lanes::ZERO.plus_product::<FMA, false>(*sum, turn);
         }
     }
 }
@@ -319,9 +472,10 @@ fn hybrid_rows(kspace: &KSpace, wanted: impl Fn(&Line) -> bool) -> Hybrid {
 }
 
 /// A line of which the wrapped convolution does not make what filling would.
+#[derive(Debug)]
 struct Differing {
     line: usize,
-    /// Its row in [`Beside::measured`], if it was measured outside the pattern.
+    /// Its row in [`Folded::beside`], if it was measured outside the pattern.
     measured: Option<usize>,
     /// Contributions to take away: `target * sources + source`, and the row of the pattern.
     terms: Vec<(usize, usize)>,
@@ -330,26 +484,23 @@ struct Differing {
 /// What filling makes beyond the wrapped convolution of the pattern's lines.
 struct Beside<'a> {
     weights: &'a Weights,
-    lines: Vec<Differing>,
-    /// Lines measured outside the pattern, `[coil, line, x]`.
-    measured: &'a Hybrid,
+    nx: usize,
     /// Conjugate low-resolution images, `[coil, row, x]`, DC in the middle row.
     conjugate: Hybrid,
 }
 
+/// Eight columns of it.
+#[derive(Debug, Default)]
+struct BesideColumns {
+    n_coils: usize,
+    /// Minus the weights, transformed along the readout: `[target, source, coil_in, coil_out]`.
+    predictors: Vec<Lanes>,
+    /// `[row, coil]`.
+    conjugate: Vec<Lanes>,
+}
+
 impl<'a> Beside<'a> {
-    /// `None` when nothing differs.
-    fn new(
-        kspace: &KSpace,
-        measured: &'a Hybrid,
-        weights: &'a Weights,
-        low: &LowRes,
-        extent: &Block,
-    ) -> Option<Self> {
-        let lines = differing(kspace, &weights.window, extent);
-        if lines.is_empty() {
-            return None;
-        }
+    fn new(nx: usize, weights: &'a Weights, low: &LowRes) -> Self {
         // The spectrum of a conjugate image is the conjugate of the reversed spectrum.
         let n: usize = low.support.iter().product();
         let mut spectra = low.spectra.clone();
@@ -357,40 +508,24 @@ impl<'a> Beside<'a> {
             spectrum.reverse();
             spectrum.iter_mut().for_each(|v| *v = v.conj());
         }
-        Some(Self {
+        Self {
             weights,
-            lines,
-            measured,
-            conjugate: Hybrid::new(&spectra, low.support[1], low.support[2], kspace.shape.ro),
-        })
+            nx,
+            conjugate: Hybrid::new(&spectra, low.support[1], low.support[2], nx),
+        }
     }
 
-    /// The differences times the conjugate images, summed over coils: eight columns from `x`, transformed along y into
-    /// `out`, as [`Hybrid::columns`] does.
-    fn combine(&self, folded: &Hybrid, x: usize, along_y: &AlongY, out: &mut [Lanes]) {
+    fn columns(&self, x: usize) -> BesideColumns {
         let n_coils = self.weights.n_coils;
-        out.fill(Lanes::ZERO);
-        let coils = |line: &Differing| {
-            let row = line.measured;
-            (0..n_coils)
-                .map(move |coil| row.map_or(Lanes::ZERO, |row| self.measured.lanes(coil, row, x)))
-        };
-        dispatch(Difference {
-            beside: self,
-            folded,
-            x,
+        BesideColumns {
+            n_coils,
             predictors: self.predictors(x),
-            difference: self.lines.iter().flat_map(coils).collect(),
             conjugate: (0..self.conjugate.rows * n_coils)
                 .map(|i| self.conjugate.lanes(i % n_coils, i / n_coils, x))
                 .collect(),
-            places: &along_y.places,
-            out,
-        });
-        along_y.fft.inverse(out);
+        }
     }
 
-    /// Minus the weights, transformed along the readout: `[target, source, coil_in, coil_out]`.
     fn predictors(&self, x: usize) -> Vec<Lanes> {
         let (window, n_coils) = (&self.weights.window, self.weights.n_coils);
         let n_out = self.weights.n_outputs();
@@ -398,11 +533,7 @@ impl<'a> Beside<'a> {
             .map(|tap| {
                 let mut turns = Lanes::ZERO;
                 for lane in 0..LANES {
-                    let t = turn(
-                        tap as i64 - (window.ro / 2) as i64,
-                        x + lane,
-                        self.measured.nx,
-                    );
+                    let t = turn(tap as i64 - (window.ro / 2) as i64, x + lane, self.nx);
                     turns.set(lane, Complex32::new(-t.re as f32, -t.im as f32));
                 }
                 turns
@@ -418,6 +549,34 @@ impl<'a> Beside<'a> {
         });
         out
     }
+}
+
+/// The differences times the conjugate images, summed over coils: eight columns from `x`, transformed along y into `out`,
+/// as [`Hybrid::columns`] does.
+fn combine_beside(
+    lines: &[Differing],
+    columns: &BesideColumns,
+    folded: &Folded,
+    x: usize,
+    along_y: &AlongY,
+    out: &mut [Lanes],
+) {
+    out.fill(Lanes::ZERO);
+    let coils = |line: &Differing| {
+        let row = line.measured;
+        (0..columns.n_coils)
+            .map(move |coil| row.map_or(Lanes::ZERO, |row| folded.beside.lanes(coil, row, x)))
+    };
+    dispatch(Difference {
+        lines,
+        columns,
+        folded: &folded.pattern,
+        x,
+        difference: lines.iter().flat_map(coils).collect(),
+        places: &along_y.places,
+        out,
+    });
+    along_y.fft.inverse(out);
 }
 
 /// The lines that filling ([`super::fill`]) treats otherwise than the wrapped convolution does.
@@ -503,16 +662,14 @@ impl Kernel for Predictors<'_> {
     }
 }
 
-/// See [`Beside::combine`].
+/// See [`combine_beside`].
 struct Difference<'a> {
-    beside: &'a Beside<'a>,
+    lines: &'a [Differing],
+    columns: &'a BesideColumns,
     folded: &'a Hybrid,
     x: usize,
-    predictors: Vec<Lanes>,
     /// What was measured of the lines, `[line, coil]`; zero otherwise.
     difference: Vec<Lanes>,
-    /// `[row, coil]`.
-    conjugate: Vec<Lanes>,
     places: &'a [usize],
     out: &'a mut [Lanes],
 }
@@ -522,23 +679,27 @@ impl Kernel for Difference<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
-        let n = self.beside.weights.n_coils;
+        let n = self.columns.n_coils;
+        let BesideColumns {
+            predictors,
+            conjugate,
+            ..
+        } = self.columns;
         let ny = self.out.len() as i64;
-        let half = (self.beside.conjugate.rows / 2) as i64;
-        let lines = self.beside.lines.iter();
-        for (line, difference) in lines.zip(self.difference.chunks_exact_mut(n)) {
+        let half = (conjugate.len() / n / 2) as i64;
+        for (line, difference) in self.lines.iter().zip(self.difference.chunks_exact_mut(n)) {
             for &(predictor, row) in &line.terms {
                 for coil in 0..n {
                     let from = self.folded.lanes(coil, row, self.x);
                     let at = (predictor * n + coil) * n;
-                    for (d, w) in difference.iter_mut().zip(&self.predictors[at..at + n]) {
+                    for (d, w) in difference.iter_mut().zip(&predictors[at..at + n]) {
                         *d = d.plus_product::<FMA, false>(*w, from);
                     }
                 }
             }
-            for (j, conjugate) in self.conjugate.chunks_exact(n).enumerate() {
+            for (j, image) in conjugate.chunks_exact(n).enumerate() {
                 let mut sum = Lanes::ZERO;
-                for (s, d) in conjugate.iter().zip(&*difference) {
+                for (s, d) in image.iter().zip(&*difference) {
                     sum = sum.plus_product::<FMA, false>(*s, *d);
                 }
                 let at = (line.line as i64 - ny / 2 + j as i64 - half).rem_euclid(ny) as usize;
