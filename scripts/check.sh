@@ -23,8 +23,19 @@ step() {
 
 step format cargo fmt --all --check
 step test scripts/test.sh
+# A minute of scans beside the lints, which leave a core free.
+soaked=$(mktemp)
+scripts/soak.sh 60 "${CARGO_TARGET_DIR:-target}/debug/cauda" >"$soaked" 2>&1 &
+soak=$!
 step clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
 step doc env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
+soak_said() {
+    wait "$soak"
+    local code=$?
+    cat "$soaked"
+    return "$code"
+}
+step soak soak_said
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::combine::low_res::unit;
-use super::known::Known;
+use super::known::{Calibrations, Keep, Known};
 use super::{Recon, ReconError};
 use crate::data::{Frame, KSpace};
 use crate::num::rng::Rng;
@@ -30,7 +30,9 @@ pub struct Replica {
 /// Those of [`Recon::run`].
 pub fn replicas(plan: &Recon, frame: &Frame, n: usize, seed: u64) -> Result<Replica, ReconError> {
     // The calibration lines go along as a reference of their own, without the added noise.
-    let mean = plan.run_calibrated(frame, frame, Known::default())?.voxels;
+    let calibrations = Calibrations::new(Keep::FirstFrames, u64::MAX);
+    let known = Known(Some(&calibrations));
+    let mean = plan.run_calibrated(frame, frame, known)?.voxels;
     let voxels = mean.len();
     let phases: Vec<_> = mean.iter().map(|v| unit(*v).conj()).collect();
     // Eight replicas at a time, summed in order: the same on any number of threads.
@@ -42,7 +44,7 @@ pub fn replicas(plan: &Recon, frame: &Frame, n: usize, seed: u64) -> Result<Repl
             .map(|i| {
                 let mut noisy = frame.clone();
                 add_noise(&mut noisy.kspace, seed.wrapping_add(i as u64));
-                plan.run_calibrated(&noisy, frame, Known::default())
+                plan.run_calibrated(&noisy, frame, known)
             })
             .collect();
         for image in images {

@@ -545,7 +545,7 @@ fn noise_ratios(
     keep: &dyn Fn(usize) -> bool,
     lambda: f32,
 ) -> [[f32; 3]; 2] {
-    const REPLICAS: usize = 100;
+    const REPLICAS: usize = 50;
     let params = SenseParams {
         lambda: Lambda::Fixed(lambda),
         ..SenseParams::default()
