@@ -3,6 +3,7 @@
 use super::{Outcome, output::Output, output::table};
 use crate::data::Fault;
 use crate::device::Device;
+use crate::device::cuda::{Card, KERNELS, Library, probe};
 use crate::protocol::{Protocol, Registry};
 
 /// Arguments of `cauda doctor`.
@@ -30,6 +31,15 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
         .map(|e| e.to_string())
         .collect();
     let scratch = scratch();
+    let cuda = probe();
+    let cards = match &cuda.cards {
+        Ok(cards) if cards.is_empty() => "none".to_owned(),
+        Ok(cards) => {
+            let card = |c: &Card| format!("{} ({}, {} MiB)", c.name, c.arch, c.memory_bytes >> 20);
+            cards.iter().map(card).collect::<Vec<_>>().join("; ")
+        }
+        Err(why) => why.clone(),
+    };
     let findings = [
         Finding {
             what: "version",
@@ -64,9 +74,31 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
             found: "built in".to_owned(),
             is_ok: true,
         },
+        // A missing driver or card is no fault: everything runs on the CPU.
         Finding {
-            what: "CUDA",
-            found: "not in this build: everything runs on the CPU".to_owned(),
+            what: "CUDA driver",
+            found: cuda.driver.unwrap_or_else(|why| why),
+            is_ok: true,
+        },
+        Finding {
+            what: "CUDA cards",
+            found: cards,
+            is_ok: true,
+        },
+        Finding {
+            what: "CUDA compiler",
+            found: cuda.nvrtc.map_or_else(|why| why, |v| format!("NVRTC {v}")),
+            is_ok: true,
+        },
+        Finding {
+            what: "CUDA kernels",
+            found: format!(
+                "{} texts, cache {}; no operator runs on a card yet",
+                KERNELS.len(),
+                Library::open()
+                    .cache()
+                    .map_or_else(|| "nowhere".into(), |p| p.display().to_string())
+            ),
             is_ok: true,
         },
         Finding {

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod inspect;
 pub mod interrupt;
+pub mod kernels;
 pub mod output;
 pub mod plan;
 mod plot;
@@ -71,6 +72,8 @@ enum Command {
     Bench(bench::Args),
     /// Says what this machine and this build offer
     Doctor(doctor::Args),
+    /// Compiles the CUDA kernels, for this machine or to take along
+    Kernels(kernels::Args),
 }
 
 /// How a command ended, faults apart.
@@ -142,6 +145,7 @@ impl Command {
             Self::Record(a) => a.json,
             Self::Bench(a) => a.json,
             Self::Doctor(a) => a.json,
+            Self::Kernels(a) => a.json,
         }
     }
 
@@ -160,6 +164,7 @@ impl Command {
             Self::Record(a) => record::run(a, out),
             Self::Bench(a) => bench::run(a, out),
             Self::Doctor(a) => doctor::run(a, out),
+            Self::Kernels(a) => kernels::run(a, out),
         }
     }
 }

@@ -82,7 +82,7 @@ pub enum ProtocolError {
     },
     /// Asked for a device that this build does not have.
     #[error(
-        "protocol {protocol}: device.prefer = {asked:?}: CUDA is not in this build; allowed here: \"auto\", \"cpu\""
+        "protocol {protocol}: device.prefer = {asked:?}: no operator of this build runs on a card yet; allowed here: \"auto\", \"cpu\""
     )]
     Device {
         /// Which.

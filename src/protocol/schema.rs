@@ -93,7 +93,7 @@ fn one() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DevicePrefs {
-    /// Compute device. "cuda" is refused by a build without CUDA; nothing falls back quietly.
+    /// Compute device. "cuda" is refused as long as no operator runs on a card; nothing falls back quietly.
     pub prefer: Prefer,
     /// Threads in all; 0 is every core. `--threads` on the command line goes before it.
     pub threads: usize,

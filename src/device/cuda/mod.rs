@@ -1,0 +1,43 @@
+//! The CUDA side of the cellar: what the machine has, and kernels compiled for its card.
+//!
+//! Nothing of CUDA is needed to build, or to run on the CPU: the driver and the compiler are looked for when they are
+//! wanted, and each missing one is a value that says what to install. Kernels are text in this program; the images that
+//! a card runs are compiled once and kept ([`Library`]).
+//!
+//! No operator launches a kernel yet: this says what could, and makes the images.
+
+mod error;
+mod kernels;
+mod library;
+mod nvrtc;
+mod probe;
+
+pub use error::CudaError;
+pub use kernels::KERNELS;
+pub use library::{Image, Kernel, Library, Origin};
+pub use nvrtc::Compiler;
+pub use probe::{Card, Probe, probe};
+
+/// An architecture as compilers name it: 90 is `sm_90`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Arch(pub u32);
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sm_{}", self.0)
+    }
+}
+
+impl std::str::FromStr for Arch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("sm_").unwrap_or(text);
+        match digits.parse() {
+            Ok(n @ 30..=999) => Ok(Self(n)),
+            _ => Err(format!(
+                "{text:?} is no architecture, expected one like sm_90"
+            )),
+        }
+    }
+}
