@@ -376,6 +376,31 @@ fn a_scan_that_cannot_be_reconstructed_is_kept_whole() {
     assert_eq!(result["images"], 2);
 }
 
+/// A burst with a fault in it, and a peer that waits for an answer before it says more: the words come at once.
+#[test]
+fn a_fault_is_told_while_the_peer_waits() {
+    let mut scan = tiny();
+    let n = scan.acquisitions.len();
+    scan.acquisitions[n - 2].data[0].re = f32::NAN;
+    let mut messages = messages(&scan, None);
+    messages.pop();
+    let server = Running::start(|_| {});
+    let (client, mut receiver) = server.connect();
+    let stream = client.stream().try_clone().unwrap();
+    (&stream).write_all(&wire(&messages)).unwrap();
+    let begun = Instant::now();
+    let (_, words, is_closed) = receiver.rest().unwrap();
+    assert!(
+        is_closed && words.iter().any(|w| w.contains("NaN")),
+        "{words:?}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 #[test]
 fn silence_ends_a_scan() {
     let server = Running::start(|c| {

@@ -34,6 +34,15 @@ pub(super) struct LiveSource<'a> {
     pub(super) aside: &'a mut Aside<'a>,
 }
 
+/// How far a batch was filled.
+enum Filled {
+    Full,
+    /// Nothing more is there.
+    Empty,
+    /// The scan is over.
+    End,
+}
+
 /// Readouts that are visited together.
 #[derive(Default)]
 struct Batch {
@@ -96,19 +105,17 @@ impl LiveSource<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Fills the batch with what is there; waits only for a first readout.
-    fn fill(&mut self, batch: &mut Batch) -> Result<ControlFlow<()>, Fault> {
+    /// Fills the batch with what is there; never waits.
+    fn fill(&mut self, batch: &mut Batch) -> Result<Filled, Fault> {
         while !batch.is_full() {
-            let incoming = match self.front.ready()? {
-                Some(incoming) => incoming,
-                None if batch.readouts.is_empty() => self.front.next()?,
-                None => break,
+            let Some(incoming) = self.front.ready()? else {
+                return Ok(Filled::Empty);
             };
             if self.take(incoming, batch)?.is_break() {
-                return Ok(ControlFlow::Break(()));
+                return Ok(Filled::End);
             }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(Filled::Full)
     }
 
     fn recycle(&mut self, batch: &mut Batch) {
@@ -163,8 +170,26 @@ impl Source for LiveSource<'_> {
                     }
                 }
                 match filled {
-                    Ok(ControlFlow::Continue(())) if !visitor.is_done() => {}
-                    Ok(_) => break Ok(()),
+                    Err(f) => break Err(f),
+                    Ok(Filled::End) => break Ok(()),
+                    Ok(_) if visitor.is_done() => break Ok(()),
+                    Ok(Filled::Full) => continue,
+                    Ok(Filled::Empty) => {}
+                }
+                // What came is judged before more is waited for: the peer may wait for our words.
+                while handed.load(Ordering::Acquire) > 0 {
+                    match empty_out.recv() {
+                        Ok(mut visited) => self.recycle(&mut visited),
+                        Err(_) => break,
+                    }
+                }
+                if visitor.is_done() || handed.load(Ordering::Acquire) > 0 {
+                    break Ok(());
+                }
+                let incoming = self.front.next();
+                match incoming.and_then(|incoming| self.take(incoming, &mut batch)) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => break Ok(()),
                     Err(f) => break Err(f),
                 }
             };
