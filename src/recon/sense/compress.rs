@@ -5,11 +5,11 @@
 //! coils: the mixture that puts their energy first (Buehrer et al., Magn Reson Med 57:1131-1139, 2007; per place as in
 //! Zhang et al., Magn Reson Med 69:571-582, 2013) leaves the rest negligible beside the Tikhonov weight.
 
-use num_complex::{Complex32, Complex64};
+use num_complex::Complex32;
 
 use super::column::sum_of_squares;
 use super::value::Value;
-use crate::num::linalg::eigh;
+use crate::num::linalg::{eigh, gram};
 
 /// Energy of the maps per voxel that may be left out, as a fraction of the Tikhonov weight: the operator changes by
 /// no more, and the solution by about that fraction where it is held by the Tikhonov weight alone.
@@ -37,33 +37,27 @@ impl Mixture {
     ) -> Option<Self> {
         let voxels = maps.len() / n_coils.max(1) * V::WIDTH;
         let step = (voxels / SAMPLED).max(1);
-        let mut gram = vec![Complex64::ZERO; n_coils * n_coils];
-        let mut voxel = vec![Complex64::ZERO; n_coils];
-        let mut seen = 0usize;
+        // `[coil, voxel]`, of the voxels that any coil sees.
+        let mut samples = vec![Vec::with_capacity(voxels / step + V::WIDTH); n_coils];
         for lane in 0..V::WIDTH {
             for set in maps.chunks_exact(n_coils * plane) {
                 for at in (lane % step..plane).step_by(step) {
-                    for (coil, v) in voxel.iter_mut().enumerate() {
-                        let m = set[coil * plane + at].get(lane);
-                        *v = Complex64::new(m.re.into(), m.im.into());
-                    }
-                    if voxel.iter().all(|v| *v == Complex64::ZERO) {
+                    let of = |coil: usize| set[coil * plane + at].get(lane);
+                    if (0..n_coils).all(|coil| of(coil) == Complex32::ZERO) {
                         continue;
                     }
-                    seen += 1;
-                    for a in 0..n_coils {
-                        for b in 0..=a {
-                            gram[a * n_coils + b] += voxel[a] * voxel[b].conj();
-                        }
+                    for (coil, samples) in samples.iter_mut().enumerate() {
+                        samples.push(of(coil));
                     }
                 }
             }
         }
+        let seen = samples.first().map_or(0, Vec::len);
         // Fewer voxels than coils say nothing about those in between.
         if seen < 2 * n_coils {
             return None;
         }
-        let eigen = eigh(&gram, n_coils).ok()?;
+        let eigen = eigh(&gram(&samples.concat(), n_coils), n_coils).ok()?;
         let budget = DROPPED * f64::from(limit) * seen as f64;
         let mut left = 0.0;
         let mut n_virtual = n_coils;
