@@ -26,6 +26,13 @@ need_cc() {
     apt_install gcc libc6-dev make || { say "needed: a C compiler (cc) and make; install them and run again"; exit 4; }
 }
 
+# The C++ compiler that runs the CUDA kernels in tests.
+need_cxx() {
+    if command -v c++ >/dev/null 2>&1; then return; fi
+    say "installing a C++ compiler ..."
+    apt_install g++ || { say "needed: a C++20 compiler (c++); install it and run again"; exit 4; }
+}
+
 # cmake builds the HDF5 library (static, once).
 need_cmake() {
     if command -v cmake >/dev/null 2>&1; then return; fi

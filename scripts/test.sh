@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/needs.sh
 need_cc
+need_cxx
 need_cargo
 need_cmake
 # HDF5 leaves its files open in programs that a test starts meanwhile, and with them its locks.

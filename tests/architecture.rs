@@ -242,6 +242,57 @@ fn the_map_states_the_law() {
     }
 }
 
+/// A kernel is known by its head and its row; its cases are `tests/kernels.rs`'s to demand.
+#[test]
+fn every_kernel_source_has_its_head_and_its_row() {
+    let page = std::fs::read_to_string(root().join("kernels/README.md")).unwrap();
+    let mut n_sources = 0;
+    for entry in std::fs::read_dir(root().join("kernels")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "cu") {
+            continue;
+        }
+        n_sources += 1;
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(
+            page.contains(&format!("| `{name}` |")),
+            "{name} has no row in kernels/README.md"
+        );
+        let text = std::fs::read_to_string(&path).unwrap();
+        for field in [
+            "door",
+            "in",
+            "out",
+            "launch",
+            "requires",
+            "tolerance",
+            "emulated",
+        ] {
+            assert!(
+                text.contains(&format!("\n// {field:<9} ")),
+                "the head of {name} lacks {field:?}"
+            );
+        }
+    }
+    assert!(n_sources > 0, "there is no kernel");
+}
+
+/// The emulator needs a C++ compiler, which users do not.
+#[test]
+fn only_tests_depend_on_the_emulator() {
+    let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let has = |section: &str| {
+        manifest[section]
+            .as_table()
+            .unwrap()
+            .contains_key("kernel-emu")
+    };
+    assert!(has("dev-dependencies") && !has("dependencies"));
+}
+
 #[test]
 fn the_top_level_is_what_was_agreed() {
     let allowed = [

@@ -10,6 +10,7 @@
 mod architecture;
 mod bad_input;
 mod golden_values;
+mod kernels;
 mod messages;
 mod read_any_file;
 mod recon_a_file;

@@ -1,0 +1,220 @@
+//! Compiles every `kernels/*.cu` and `kernels/emu/faulty/*.cu` as C++, with a table of their kernels.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Wrong twins: source, a text of it, and what stands there instead. Their kernels are called `twin_<n>_<kernel>`, and
+/// the suite of the kernel must reject each.
+const TWINS: &[(&str, &str, &str)] = &[
+    ("whiten", "__syncthreads(); // this tile is filled", ""),
+    (
+        "whiten",
+        "__syncthreads(); // the last tile has been read",
+        "",
+    ),
+    (
+        "whiten",
+        "__syncthreads(); // this tile is filled",
+        "if (is_inside) __syncthreads();",
+    ),
+    ("whiten", "if (!is_inside) return;", ""),
+    (
+        "whiten",
+        "(size_t)(row0 + r) * n_in + k0 + k]",
+        "(size_t)(k0 + k) * n_in + row0 + r]",
+    ),
+    (
+        "whiten",
+        "(size_t)(row0 + r) * n_in + k0 + k]",
+        "(size_t)(row0 + r) * n_in + k]",
+    ),
+    ("whiten", "is_even = n % 2 == 0", "is_even = true"),
+    ("combine", "c_conj_fma(first(s)", "c_fma(first(s)"),
+    ("combine", "c_conj_fma(second(s)", "c_fma(second(s)"),
+    ("combine", "if (at >= n) return;", ""),
+    ("combine", "sqrtf(power_b)", "power_b"),
+    ("combine", "sqrtf(a)", "a"),
+    (
+        "grappa_unmix",
+        "(fold0 + f) * n_rows + row;",
+        "row * n_folds + fold0 + f;",
+    ),
+    ("grappa_unmix", "if (f >= some) break;", ""),
+    ("grappa_unmix", "both(c_mul(t, a[f])", "both(a[f]"),
+    (
+        "grappa_unmix",
+        "const int row = (int)(i / (unsigned)n_pairs)",
+        "const int row = (int)(i / (unsigned)n_x)",
+    ),
+    (
+        "sense_unfold",
+        "b[i] = c_conj_fma(s[i], a, b[i])",
+        "b[i] = c_fma(s[i], a, b[i])",
+    ),
+    (
+        "sense_unfold",
+        "normal.lower[below(i, j)] = c_conj_fma(s[i], s[j]",
+        "normal.lower[below(i, j)] = c_conj_fma(s[j], s[i]",
+    ),
+    ("sense_unfold", "m.diagonal[j] + lambda", "m.diagonal[j]"),
+    ("sense_unfold", "if (!g.is_inside) return;", ""),
+    ("sense_unfold", "c_mul(phase[place[i]], b[i])", "b[i]"),
+    (
+        "sense_unfold",
+        "const float scale = sqrtf((float)R)",
+        "const float scale = 1.0f",
+    ),
+    (
+        "sense_unfold",
+        "c_conj_fma(factor.lower[below(k, i)]",
+        "c_fma(factor.lower[below(k, i)]",
+    ),
+    (
+        "sense_unfold",
+        "fmaf(2.0f * v[i].x, w.x, fmaf(2.0f * v[i].y",
+        "fmaf(2.0f * v[i].x, w.x, fmaf(-2.0f * v[i].y",
+    ),
+    (
+        "sense_unfold",
+        "sqrtf((float)R * variance)",
+        "sqrtf(variance)",
+    ),
+    (
+        "sense_unfold",
+        "variance * normal.diagonal[j]",
+        "variance / factor.diagonal[j]",
+    ),
+];
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Fallible<()> {
+    let here = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let kernels = here.parent().ok_or("no folder above kernels/emu")?;
+    let shim = here.join("shim");
+    for path in [kernels, &shim, &here.join("faulty")] {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(2)
+        .debug(false)
+        .warnings(true)
+        .extra_warnings(true)
+        .include(&shim)
+        .include(kernels)
+        // No contraction beyond the fmaf that the kernels spell out: the same bits on every machine.
+        .flag("-ffp-contract=off")
+        .flag_if_supported("-Wno-unknown-pragmas");
+    let mut twins = build.clone();
+    twins.warnings(false).extra_warnings(false).opt_level(1);
+    build.file(shim.join("emu.cpp"));
+    let mut units = Vec::new();
+    for folder in [kernels.to_path_buf(), here.join("faulty")] {
+        for path in sources(&folder)? {
+            let stem = path.file_stem().and_then(|s| s.to_str());
+            let stem = stem.ok_or("a source whose name is not UTF-8")?.to_owned();
+            units.push((stem, path, String::new()));
+        }
+    }
+    for (i, (source, from, to)) in TWINS.iter().enumerate() {
+        let text = std::fs::read_to_string(kernels.join(format!("{source}.cu")))?;
+        if !text.contains(from) {
+            return Err(format!("twin {i}: {source}.cu has no {from:?}").into());
+        }
+        // Of a family of kernels one is enough.
+        let text: String = text
+            .replace(from, to)
+            .split_inclusive('\n')
+            .filter(|l| !l.starts_with("KERNEL_") || l.contains("_r4,"))
+            .collect();
+        let path = out.join(format!("twin_{i}.cu"));
+        write_if_new(&path, &text)?;
+        units.push((format!("twin_{i}"), path, format!("twin_{i}_")));
+    }
+    let mut table = String::new();
+    let mut externs = String::new();
+    for (stem, path, prefix) in units {
+        let names = kernel_names(&std::fs::read_to_string(&path)?);
+        if names.is_empty() {
+            return Err(format!(
+                "{}: no `KERNEL name(` at the start of a line",
+                path.display()
+            )
+            .into());
+        }
+        let mut text = format!(
+            "#include \"emu.h\"\n#include \"common.cuh\"\nnamespace cu_{stem} {{\n#include \"{}\"\n}}\n",
+            path.display()
+        );
+        for name in names {
+            writeln!(
+                text,
+                "void call_{prefix}{name}(const emu::Arg *a, size_t n) {{ emu::Of<&cu_{stem}::{name}>::call(a, n); }}"
+            )?;
+            writeln!(
+                externs,
+                "void call_{prefix}{name}(const emu::Arg *, size_t);"
+            )?;
+            writeln!(table, "    {{\"{prefix}{name}\", call_{prefix}{name}}},")?;
+        }
+        let wrapper = out.join(format!("{stem}.cpp"));
+        write_if_new(&wrapper, &text)?;
+        if prefix.is_empty() {
+            build.file(wrapper);
+        } else {
+            twins.file(wrapper);
+        }
+    }
+    let text = format!(
+        "#include \"emu.h\"\n{externs}namespace emu {{\nstatic const Kernel table[] = {{\n{table}}};\n\
+         extern const Kernel *const all_kernels;\nextern const size_t n_kernels;\n\
+         const Kernel *const all_kernels = table;\nconst size_t n_kernels = sizeof table / sizeof *table;\n}}\n"
+    );
+    let path = out.join("table.cpp");
+    write_if_new(&path, &text)?;
+    build.file(path);
+    build.try_compile("cauda_kernels")?;
+    twins.try_compile("cauda_kernel_twins")?;
+    Ok(())
+}
+
+fn sources(folder: &Path) -> Fallible<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "cu") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Names in lines that begin with `KERNEL name(`, `KERNEL THREADS(n) name(`, or with a macro that makes one kernel,
+/// `KERNEL_...(name, ...)`.
+fn kernel_names(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| {
+            let rest = line.strip_prefix("KERNEL")?;
+            let rest = match rest.strip_prefix(' ') {
+                Some(rest) if rest.starts_with("THREADS(") => rest.split_once(") ")?.1,
+                Some(rest) => rest,
+                None => rest.split_once('(')?.1,
+            };
+            let word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+            Some(rest.chars().take_while(word).collect::<String>())
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+fn write_if_new(path: &Path, text: &str) -> std::io::Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    std::fs::write(path, text)
+}
