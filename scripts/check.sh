@@ -4,6 +4,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/needs.sh
 need_cc
+need_cxx
 need_cargo
 need_cmake
 
@@ -23,6 +24,7 @@ step() {
 
 step format cargo fmt --all --check
 step test scripts/test.sh
+step kernels scripts/kernels_check.sh
 # A minute of scans beside the lints, which leave a core free.
 soaked=$(mktemp)
 scripts/soak.sh 60 "${CARGO_TARGET_DIR:-target}/debug/cauda" >"$soaked" 2>&1 &
