@@ -6,7 +6,8 @@
 //! ended while others wait. A missing barrier around *global* memory shows as different results of different schedules.
 //!
 //! Not emulated: cooperative groups, tensor cores, asynchronous copies, masks of a part of a warp, dynamic shared memory.
-//! Arrays in a thread's registers are plain C++ arrays, whose bounds nobody checks. Says nothing about speed.
+//! Arrays in a thread's registers are plain C++ arrays, whose bounds nobody checks. A loop without end
+//! hangs. Says nothing about speed.
 //!
 //! A package of its own so that only tests need a C++ compiler; never published.
 
