@@ -51,6 +51,8 @@ print(f"NVRTC {major.value}.{minor.value}")
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
 header = open("kernels/common.cuh", "rb").read()
 sources = sorted(glob.glob("kernels/*.cu"))
+# As the engine compiles them.
+OPTIONS = re.findall(r'"(.*?)"', re.search(r"const OPTIONS: .*?= \[(.*?)\];", open("src/device/cuda/nvrtc.rs").read(), re.S)[1])
 failed = not sources
 most = {}
 
@@ -59,7 +61,7 @@ for path in sources + sorted(glob.glob("kernels/emu/faulty/*.cu")):
         program = ctypes.c_void_p()
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), open(path, "rb").read(), path.encode(), 1,
                                  (ctypes.c_char_p * 1)(header), (ctypes.c_char_p * 1)(b"common.cuh"))
-        options = [f"--gpu-architecture={arch}", "--std=c++17", "--ptxas-options=-v"]
+        options = [f"--gpu-architecture={arch}", *OPTIONS, "--ptxas-options=-v"]
         code = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*(o.encode() for o in options)))
         size = ctypes.c_size_t()
         nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
