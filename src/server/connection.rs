@@ -99,7 +99,7 @@ pub(super) struct Control {
 
 impl Control {
     /// The longest silence from now on.
-    fn allow_silence(&self, limit: std::time::Duration) {
+    pub(super) fn allow_silence(&self, limit: std::time::Duration) {
         if let Some(socket) = &self.socket {
             // A socket that refuses is broken, and the next read says so.
             drop(socket.set_read_timeout(Some(limit)));
@@ -484,6 +484,8 @@ impl Dialogue<'_> {
             front,
             first: Some(first),
             aside: &mut |incoming| asides.take(&for_aside, incoming),
+            control: self.control,
+            silence: shared.config.idle_timeout,
         };
         let mut broken: Option<Note> = None;
         let ran = live.run(&mut source, &mut |mut image, stamp| {

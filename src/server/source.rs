@@ -3,14 +3,17 @@
 //! A scanner at work sends a readout, then measures: what came is visited at once, on the thread that reads. A peer that
 //! sends faster than that fills batches; these are visited by a second thread while the first reads on.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use ismrmrd::acquisition::AcquisitionRef;
 use ismrmrd::{Acquisition, Header};
 
+use super::connection::Control;
 use super::front::{Front, Incoming};
 use crate::data::{Complex32, Fault, FaultKind};
 use crate::pipeline::{Source, Visit};
@@ -23,6 +26,9 @@ const BATCH_BYTES: usize = 2 << 20;
 /// So few readouts are visited where they are: waking another thread takes as long as a readout of 12 coils (some 20 us).
 const FEW: usize = 3;
 
+/// How long bytes that were not there a moment ago are waited for before one asks what became of those that were.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// What to do with everything that is not a readout.
 pub(super) type Aside<'a> = dyn FnMut(Incoming) -> Result<(), Fault> + 'a;
 
@@ -32,6 +38,9 @@ pub(super) struct LiveSource<'a> {
     /// The readout that began the scan.
     pub(super) first: Option<Acquisition>,
     pub(super) aside: &'a mut Aside<'a>,
+    pub(super) control: &'a Control,
+    /// The longest silence.
+    pub(super) silence: Duration,
 }
 
 /// How far a batch was filled.
@@ -118,6 +127,18 @@ impl LiveSource<'_> {
         Ok(Filled::Full)
     }
 
+    /// Whether bytes of the peer are there, or come in a moment. Nobody knows of a pipe.
+    fn has_more(&self) -> bool {
+        let Some(socket) = &self.control.socket else {
+            return false;
+        };
+        self.control.allow_silence(MOMENT);
+        let peeked = socket.peek(&mut [0]);
+        self.control.allow_silence(self.silence);
+        // The end, or a socket that is broken: the next read tells.
+        !peeked.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
     fn recycle(&mut self, batch: &mut Batch) {
         for readout in batch.readouts.drain(..) {
             self.front.give_back(readout);
@@ -177,13 +198,19 @@ impl Source for LiveSource<'_> {
                     Ok(Filled::Empty) => {}
                 }
                 // What came is judged before more is waited for: the peer may wait for our words.
-                while handed.load(Ordering::Acquire) > 0 {
+                while handed.load(Ordering::Acquire) > 0 && !second.is_finished() {
+                    if self.has_more() {
+                        break;
+                    }
+                    if self.control.socket.is_some() {
+                        continue;
+                    }
                     match empty_out.recv() {
                         Ok(mut visited) => self.recycle(&mut visited),
                         Err(_) => break,
                     }
                 }
-                if visitor.is_done() || handed.load(Ordering::Acquire) > 0 {
+                if visitor.is_done() || second.is_finished() {
                     break Ok(());
                 }
                 let incoming = self.front.next();
