@@ -2,7 +2,7 @@
 
 use super::{Geometry, KSpace, Note};
 
-/// Which image of the scan. Orders as listed: encoding slowest, set fastest.
+/// Which image of the scan. Orders as listed: encoding slowest, average fastest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameKey {
     /// Index of the encoding in the header.
@@ -19,6 +19,46 @@ pub struct FrameKey {
     pub set: u16,
     /// Average, when averages are kept apart; 0 when they are combined.
     pub average: u16,
+}
+
+impl FrameKey {
+    /// How many counters a key has.
+    pub const COUNTERS: usize = 7;
+
+    /// All counters, in the order of the fields: for what stores keys or counts them.
+    pub fn counters(&self) -> [u16; Self::COUNTERS] {
+        [
+            self.encoding_idx,
+            self.repetition,
+            self.cardiac_phase,
+            self.contrast,
+            self.slice_idx,
+            self.set,
+            self.average,
+        ]
+    }
+
+    /// The key of [`Self::counters`].
+    pub fn from_counters(counters: [u16; Self::COUNTERS]) -> Self {
+        let [
+            encoding_idx,
+            repetition,
+            cardiac_phase,
+            contrast,
+            slice_idx,
+            set,
+            average,
+        ] = counters;
+        Self {
+            encoding_idx,
+            repetition,
+            cardiac_phase,
+            contrast,
+            slice_idx,
+            set,
+            average,
+        }
+    }
 }
 
 /// Vendor clocks of the frame, carried from its central readout; never used for latency.

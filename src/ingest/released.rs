@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::data::FrameKey;
 
-/// Counters of a key.
-const COUNTERS: usize = 7;
+const COUNTERS: usize = FrameKey::COUNTERS;
 
 /// Index of the repetition, which runs in most scans.
 const REPETITION: usize = 1;
@@ -38,18 +37,6 @@ impl Default for Released {
             too_many: FEW,
         }
     }
-}
-
-fn counters(key: &FrameKey) -> Counters {
-    [
-        key.encoding_idx,
-        key.repetition,
-        key.cardiac_phase,
-        key.contrast,
-        key.slice_idx,
-        key.set,
-        key.average,
-    ]
 }
 
 /// Swaps a counter with the last one; twice is nothing.
@@ -88,7 +75,7 @@ impl Released {
     }
 
     pub(super) fn contains(&self, key: &FrameKey) -> bool {
-        let key = last(counters(key), self.running);
+        let key = last(key.counters(), self.running);
         let value = key[COUNTERS - 1];
         let before = self.ranges.range(..=key).next_back();
         before.is_some_and(|(first, end)| with(*first, value) == key && value <= *end)
@@ -98,7 +85,7 @@ impl Released {
         if self.contains(key) {
             return;
         }
-        add(&mut self.ranges, last(counters(key), self.running));
+        add(&mut self.ranges, last(key.counters(), self.running));
         if self.ranges.len() > self.too_many {
             self.choose();
         }
@@ -146,26 +133,9 @@ mod tests {
         let near = keys.iter().flat_map(|key| {
             (0..COUNTERS).flat_map(move |at| {
                 [-1i32, 1].map(|step| {
-                    let mut c = counters(key);
+                    let mut c = key.counters();
                     c[at] = c[at].wrapping_add_signed(step as i16);
-                    let [
-                        encoding_idx,
-                        repetition,
-                        cardiac_phase,
-                        contrast,
-                        slice_idx,
-                        set,
-                        average,
-                    ] = c;
-                    FrameKey {
-                        encoding_idx,
-                        repetition,
-                        cardiac_phase,
-                        contrast,
-                        slice_idx,
-                        set,
-                        average,
-                    }
+                    FrameKey::from_counters(c)
                 })
             })
         });
@@ -231,7 +201,7 @@ mod tests {
         assert!(is_same(&filled(&keys), &keys));
         // One that remembers first and last alone, one that forgets the other counters, one that keeps the newest.
         let mut spans = filled(&keys);
-        spans.ranges = BTreeMap::from([(last(counters(&keys[0]), REPETITION), 5)]);
+        spans.ranges = BTreeMap::from([(last(keys[0].counters(), REPETITION), 5)]);
         assert!(!is_same(&spans, &keys));
         let blind: Vec<_> = keys.iter().map(|k| key(k.repetition, 0)).collect();
         assert!(!is_same(&filled(&blind), &keys));

@@ -15,16 +15,8 @@ pub fn beside(stream: &Path) -> PathBuf {
 
 /// The line for an image.
 pub fn line(key: &FrameKey) -> String {
-    format!(
-        "{} {} {} {} {} {} {}\n",
-        key.encoding_idx,
-        key.repetition,
-        key.cardiac_phase,
-        key.contrast,
-        key.slice_idx,
-        key.set,
-        key.average
-    )
+    let counters = key.counters().map(|n| n.to_string());
+    counters.join(" ") + "\n"
 }
 
 /// Images that stand in the journal beside `stream`; none without one. A line that was cut short by a kill names an
@@ -43,27 +35,7 @@ fn parse(line: &str) -> Option<FrameKey> {
         .map(str::parse)
         .collect::<Result<_, _>>()
         .ok()?;
-    let &[
-        encoding_idx,
-        repetition,
-        cardiac_phase,
-        contrast,
-        slice_idx,
-        set,
-        average,
-    ] = numbers.as_slice()
-    else {
-        return None;
-    };
-    Some(FrameKey {
-        encoding_idx,
-        repetition,
-        cardiac_phase,
-        contrast,
-        slice_idx,
-        set,
-        average,
-    })
+    Some(FrameKey::from_counters(numbers.try_into().ok()?))
 }
 
 #[cfg(test)]
