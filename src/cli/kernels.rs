@@ -46,6 +46,9 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     for arch in archs {
         for kernel in KERNELS {
             let image = library.image(kernel, arch).map_err(fault)?;
+            let not_kept = image
+                .not_kept
+                .map_or(String::new(), |why| format!("; not kept: {why}"));
             let from = match &args.out {
                 Some(folder) => {
                     let path = library.ship(kernel, arch, folder).map_err(fault)?;
@@ -61,7 +64,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
                 kernel: kernel.name,
                 arch,
                 bytes: image.bytes.len(),
-                from,
+                from: from + &not_kept,
             });
         }
     }

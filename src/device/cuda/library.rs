@@ -73,6 +73,18 @@ pub struct Image {
     pub bytes: Vec<u8>,
     /// Where it came from.
     pub origin: Origin,
+    /// Why an image that was compiled now will be compiled again at the next start.
+    pub not_kept: Option<String>,
+}
+
+impl Image {
+    fn found(bytes: Vec<u8>, origin: Origin) -> Self {
+        Self {
+            bytes,
+            origin,
+            not_kept: None,
+        }
+    }
 }
 
 /// Where images are looked for and kept.
@@ -122,7 +134,7 @@ impl Library {
     ///
     /// # Errors
     /// [`CudaError::NoImage`], [`CudaError::Compile`], [`CudaError::Compiler`]. An image that cannot be kept is used all
-    /// the same.
+    /// the same, and says so.
     pub fn image(&self, kernel: &Kernel, arch: Arch) -> Result<Image, CudaError> {
         let version = self.compiler.as_ref().map_or("", |c| c.version());
         let cached = self
@@ -133,8 +145,7 @@ impl Library {
         for folder in &self.shipped {
             let path = folder.join(kernel.shipped(arch));
             if let Some(bytes) = found(&path) {
-                let origin = Origin::Shipped(path);
-                return Ok(Image { bytes, origin });
+                return Ok(Image::found(bytes, Origin::Shipped(path)));
             }
         }
         let Some(compiler) = &self.compiler else {
@@ -148,17 +159,17 @@ impl Library {
         if let Some(path) = &cached
             && let Some(bytes) = found(path)
         {
-            let origin = Origin::Cached(path.clone());
-            return Ok(Image { bytes, origin });
+            return Ok(Image::found(bytes, Origin::Cached(path.clone())));
         }
         let bytes = compiler.compile(kernel, arch)?;
-        if let Some(path) = &cached {
-            // A cache that takes nothing costs time at the next start and nothing else.
-            drop(store(path, &bytes));
-        }
+        let not_kept = match &cached {
+            Some(path) => store(path, &bytes).err().map(|e| e.to_string()),
+            None => Some("there is no cache folder: set CAUDA_CACHE".into()),
+        };
         Ok(Image {
             bytes,
             origin: Origin::Compiled(version.to_owned()),
+            not_kept,
         })
     }
 
@@ -268,9 +279,16 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (cache, out) = (dir.path().join("cache"), dir.path().join("out"));
-        let library = Library::new(Vec::new(), Some(cache), Some(compiler));
+        let library = Library::new(Vec::new(), Some(cache), Some(compiler.clone()));
         let first = library.image(&KERNEL, Arch(90)).unwrap();
-        assert!(matches!(first.origin, Origin::Compiled(_)));
+        assert!(matches!(first.origin, Origin::Compiled(_)) && first.not_kept.is_none());
+        let homeless = Library::new(Vec::new(), None, Some(compiler.clone()));
+        let image = homeless.image(&KERNEL, Arch(90)).unwrap();
+        assert!(
+            image
+                .not_kept
+                .is_some_and(|why| why.contains("CAUDA_CACHE"))
+        );
         let second = library.image(&KERNEL, Arch(90)).unwrap();
         assert!(matches!(second.origin, Origin::Cached(_)));
         assert!(first.bytes == second.bytes && is_image(&first.bytes));
