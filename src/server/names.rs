@@ -24,7 +24,10 @@ const KNOWN: &[Known] = &[
     // The noise scan in front of an examination: its covariance is kept, there are no images.
     known("default_measurement_dependencies.xml", &[]),
     known("Generic_Cartesian_FFT.xml", &["recon.method=fft"]),
-    known("simplefft", &["recon.method=fft"]),
+    known(
+        "simplefft",
+        &["recon.method=fft", "recon.combine.method=rss"],
+    ),
     known("Generic_Cartesian_Grappa.xml", &[GRAPPA]),
     known("Generic_Cartesian_Grappa_T2W.xml", &[GRAPPA]),
     known("Generic_Cartesian_Grappa_RealTimeCine.xml", &[GRAPPA]),
