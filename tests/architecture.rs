@@ -284,13 +284,13 @@ fn only_tests_depend_on_the_emulator() {
         .unwrap()
         .parse()
         .unwrap();
-    let has = |section: &str| {
-        manifest[section]
-            .as_table()
-            .unwrap()
-            .contains_key("kernel-emu")
+    let has = |section: &str, package: &str| {
+        let table = manifest[section].as_table().unwrap();
+        table.contains_key(package)
     };
-    assert!(has("dev-dependencies") && !has("dependencies"));
+    for package in ["kernel-emu", "emulated-card"] {
+        assert!(has("dev-dependencies", package) && !has("dependencies", package));
+    }
 }
 
 #[test]

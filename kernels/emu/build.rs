@@ -1,5 +1,9 @@
 //! Compiles every `kernels/*.cu` and `kernels/emu/faulty/*.cu` as C++, with a table of their kernels.
 
+#[path = "src/digest.rs"]
+#[allow(unreachable_pub)] // shared with the library
+mod digest;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +97,13 @@ fn main() -> Fallible<()> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let kernels = here.parent().ok_or("no folder above kernels/emu")?;
     let shim = here.join("shim");
-    for path in [kernels, &shim, &here.join("faulty")] {
+    let header = std::fs::read_to_string(kernels.join("common.cuh"))?;
+    for path in [
+        kernels,
+        &shim,
+        &here.join("faulty"),
+        &here.join("src/digest.rs"),
+    ] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     let mut build = cc::Build::new();
@@ -138,7 +148,9 @@ fn main() -> Fallible<()> {
     let mut table = String::new();
     let mut externs = String::new();
     for (stem, path, prefix) in units {
-        let names = kernel_names(&std::fs::read_to_string(&path)?);
+        let source = std::fs::read_to_string(&path)?;
+        let digest = digest::digest(&source, &[&header]);
+        let names = kernel_names(&source);
         if names.is_empty() {
             return Err(format!(
                 "{}: no `KERNEL name(` at the start of a line",
@@ -151,15 +163,17 @@ fn main() -> Fallible<()> {
             path.display()
         );
         for name in names {
+            let threads = threads(&source, &name).unwrap_or("0".into());
+            let full = format!("{prefix}{name}");
             writeln!(
                 text,
-                "void call_{prefix}{name}(const emu::Arg *a, size_t n) {{ emu::Of<&cu_{stem}::{name}>::call(a, n); }}"
+                "namespace cu_{stem} {{ static constexpr unsigned long long threads_of_{name} = {threads}; }}\n\
+                 extern const emu::Kernel of_{full};\n\
+                 const emu::Kernel of_{full} = {{\"{full}\", \"{stem}.cu\", emu::Of<&cu_{stem}::{name}>::params, \
+                 emu::Of<&cu_{stem}::{name}>::call, {digest}ull, cu_{stem}::threads_of_{name}}};"
             )?;
-            writeln!(
-                externs,
-                "void call_{prefix}{name}(const emu::Arg *, size_t);"
-            )?;
-            writeln!(table, "    {{\"{prefix}{name}\", call_{prefix}{name}}},")?;
+            writeln!(externs, "extern const emu::Kernel of_{full};")?;
+            writeln!(table, "    of_{full},")?;
         }
         let wrapper = out.join(format!("{stem}.cpp"));
         write_if_new(&wrapper, &text)?;
@@ -210,6 +224,31 @@ fn kernel_names(text: &str) -> Vec<String> {
         })
         .filter(|name| !name.is_empty())
         .collect()
+}
+
+/// What `THREADS(...)` of a kernel says, also of one that a macro makes: C++ of the source.
+fn threads(text: &str, name: &str) -> Option<String> {
+    let is_it = |l: &&str| l.contains(&format!(" {name}(")) || l.contains(&format!("({name},"));
+    let mut line = text
+        .lines()
+        .filter(|l| l.starts_with("KERNEL"))
+        .find(is_it)?;
+    let inside = |s: &str| Some(s.split_once('(')?.1.split_once(')')?.0.to_owned());
+    let mut values: Vec<(String, String)> = Vec::new();
+    if let Some((maker, _)) = line
+        .split_once('(')
+        .filter(|(m, _)| m.starts_with("KERNEL_"))
+    {
+        let body = &text[text.find(&format!("#define {maker}("))?..];
+        let list = |s: &str| -> Option<Vec<String>> {
+            Some(inside(s)?.split(',').map(|w| w.trim().to_owned()).collect())
+        };
+        values = list(body)?.into_iter().zip(list(line)?).collect();
+        line = body;
+    }
+    let expression = inside(&line[line.find("THREADS(")?..])?;
+    let value = values.into_iter().find(|(key, _)| *key == expression);
+    Some(value.map_or(expression, |(_, v)| v))
 }
 
 fn write_if_new(path: &Path, text: &str) -> std::io::Result<()> {

@@ -315,7 +315,7 @@ void wrong_count(size_t needed, size_t found) {
 
 extern "C" size_t emu_kernel_count() { return emu::n_kernels; }
 
-extern "C" const char *emu_kernel_name(size_t i) { return i < emu::n_kernels ? emu::all_kernels[i].name : nullptr; }
+extern "C" const emu::Kernel *emu_kernels() { return emu::all_kernels; }
 
 // 0, or 1 and the text of the fault, cut to `capacity`, ended with a zero byte.
 extern "C" int emu_launch(size_t kernel, const uint32_t grid[3], const uint32_t block[3], const emu::Arg *args, size_t n_args,

@@ -150,7 +150,7 @@ template <class T> T shuffled(unsigned mask, T v, int source, const char *file, 
     return out;
 }
 
-// What Rust hands over for one parameter.
+// What Rust hands over for one parameter; `bits` of a buffer: where in it the pointer points, in bytes.
 struct Arg { uint32_t kind; uint32_t pad; unsigned char *bytes; uint64_t n_bytes; uint64_t bits; };
 enum Kind : uint32_t { read_only = 0, writable = 1, i32 = 2, f32 = 3 };
 
@@ -162,16 +162,19 @@ template <class T> struct Take<Span<T>> {
     static Span<T> from(const Arg &a, int number) {
         if (std::is_const_v<T> ? a.kind > writable : a.kind != writable)
             wrong_argument(number, std::is_const_v<T> ? "a buffer" : "a writable buffer", a);
-        return {a.bytes, static_cast<size_t>(a.n_bytes), 0, nullptr, "argument", number};
+        return {a.bytes, static_cast<size_t>(a.n_bytes), static_cast<ptrdiff_t>(a.bits), nullptr, "argument", number};
     }
+    static constexpr char letter = std::is_const_v<T> ? 'r' : 'w';
 };
 template <> struct Take<int> {
+    static constexpr char letter = 'i';
     static int from(const Arg &a, int number) {
         if (a.kind != i32) wrong_argument(number, "an i32", a);
         return static_cast<int32_t>(a.bits);
     }
 };
 template <> struct Take<float> {
+    static constexpr char letter = 'f';
     static float from(const Arg &a, int number) {
         if (a.kind != f32) wrong_argument(number, "an f32", a);
         float v;
@@ -185,6 +188,8 @@ template <> struct Take<float> {
 using Call = void (*)(const Arg *, size_t);
 template <auto f> struct Of;
 template <class... P, void (*f)(P...)> struct Of<f> {
+    // A letter for each parameter: r, w for buffers, i, f for numbers.
+    static constexpr char params[] = {Take<P>::letter..., '\0'};
     static void call(const Arg *args, size_t n) {
         if (n != sizeof...(P)) wrong_count(sizeof...(P), n);
         run(args, std::index_sequence_for<P...>());
@@ -193,7 +198,8 @@ template <class... P, void (*f)(P...)> struct Of<f> {
         f(Take<P>::from(args[i], static_cast<int>(i))...);
     }
 };
-struct Kernel { const char *name; Call call; };
+// `source`, `digest`: of the file that holds it (src/digest.rs); `threads`: what THREADS says, else 0.
+struct Kernel { const char *name; const char *source; const char *params; Call call; uint64_t digest; uint64_t threads; };
 
 } // namespace emu
 

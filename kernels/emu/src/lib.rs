@@ -17,6 +17,10 @@ use std::ffi::{CStr, c_char, c_int};
 
 use bytemuck::Pod;
 
+mod digest;
+
+pub use digest::digest;
+
 /// In which order the blocks of a grid and the threads of a block run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
@@ -61,9 +65,10 @@ impl<'a> Arg<'a> {
     }
 }
 
-/// `emu::Arg` of `shim/emu.h`.
+/// `emu::Arg` of `shim/emu.h`: an argument of [`launch_raw`].
 #[repr(C)]
-struct RawArg {
+#[derive(Clone, Copy, Debug)]
+pub struct RawArg {
     kind: u32,
     pad: u32,
     bytes: *mut u8,
@@ -71,9 +76,59 @@ struct RawArg {
     bits: u64,
 }
 
+impl RawArg {
+    /// A pointer to byte `at` of a buffer, or beyond it: then its use is a fault.
+    pub fn buffer(is_writable: bool, bytes: *mut u8, n_bytes: usize, at: usize) -> Self {
+        Self {
+            kind: u32::from(is_writable),
+            pad: 0,
+            bytes,
+            n_bytes: n_bytes as u64,
+            bits: at as u64,
+        }
+    }
+
+    /// The bits of an `int`, or of a `float`.
+    pub fn number(is_float: bool, bits: u32) -> Self {
+        Self {
+            kind: if is_float { 3 } else { 2 },
+            pad: 0,
+            bytes: std::ptr::null_mut(),
+            n_bytes: 0,
+            bits: u64::from(bits),
+        }
+    }
+}
+
+/// `emu::Kernel` of `shim/emu.h`.
+#[repr(C)]
+struct RawKernel {
+    name: *const c_char,
+    source: *const c_char,
+    params: *const c_char,
+    call: *const (),
+    digest: u64,
+    threads: u64,
+}
+
+/// A kernel that was compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// As in its source; those of `faulty/` begin with `faulty_`, those of wrong twins (`build.rs`) with `twin_<n>_`.
+    pub name: &'static str,
+    /// The file that holds it: `whiten.cu`.
+    pub source: &'static str,
+    /// [`digest()`] of that file and its header.
+    pub digest: u64,
+    /// A letter for each parameter: `r` a buffer that is read, `w` one that is written, `i` an `int`, `f` a `float`.
+    pub params: &'static str,
+    /// Threads of a block, as `THREADS` says.
+    pub threads: Option<u32>,
+}
+
 unsafe extern "C" {
     fn emu_kernel_count() -> usize;
-    fn emu_kernel_name(i: usize) -> *const c_char;
+    fn emu_kernels() -> *const RawKernel;
     fn emu_launch(
         kernel: usize,
         grid: *const u32,
@@ -87,18 +142,29 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Names of all kernels that were compiled; those of `faulty/` begin with `faulty_`, those of wrong twins (`build.rs`) with
-/// `twin_<n>_`.
+/// All kernels that were compiled; the place of one is its number for [`launch_raw`].
+pub fn table() -> &'static [Kernel] {
+    static TABLE: std::sync::LazyLock<Vec<Kernel>> = std::sync::LazyLock::new(|| {
+        // SAFETY: no arguments; the table is a constant of as many entries as the count says, and lives for ever.
+        let all = unsafe { std::slice::from_raw_parts(emu_kernels(), emu_kernel_count()) };
+        // SAFETY: the texts of the table are string literals of C++, which live for ever.
+        let text = |p| unsafe { CStr::from_ptr(p) }.to_str().unwrap_or("");
+        all.iter()
+            .map(|k| Kernel {
+                name: text(k.name),
+                source: text(k.source),
+                digest: k.digest,
+                params: text(k.params),
+                threads: u32::try_from(k.threads).ok().filter(|n| *n > 0),
+            })
+            .collect()
+    });
+    &TABLE
+}
+
+/// Their names.
 pub fn kernels() -> Vec<&'static str> {
-    // SAFETY: no arguments; reads a constant.
-    let n = unsafe { emu_kernel_count() };
-    (0..n)
-        .filter_map(|i| {
-            // SAFETY: `i` is below the count, so that this is a string literal of C++, which lives for ever.
-            let name = unsafe { CStr::from_ptr(emu_kernel_name(i)) };
-            name.to_str().ok()
-        })
-        .collect()
+    table().iter().map(|k| k.name).collect()
 }
 
 /// Runs a kernel.
@@ -113,25 +179,43 @@ pub fn launch(
     args: &mut [Arg<'_>],
     schedule: Schedule,
 ) -> Result<(), String> {
-    let Some(idx) = kernels().iter().position(|k| *k == kernel) else {
+    let Some(number) = table().iter().position(|k| k.name == kernel) else {
         return Err(format!(
             "no kernel {kernel:?}; there are {}",
             kernels().join(", ")
         ));
     };
     let raw: Vec<RawArg> = args.iter_mut().map(raw).collect();
+    // SAFETY: the buffers of `raw` are borrowed from `args` until after the call, those that are written exclusively.
+    unsafe { launch_raw(number, grid, block, &raw, schedule) }
+}
+
+/// Runs a kernel by its number, on buffers that may overlap as a card's may.
+///
+/// # Safety
+/// Every buffer is memory of its length, which nobody else uses until this returns.
+///
+/// # Errors
+/// As [`launch`].
+pub unsafe fn launch_raw(
+    number: usize,
+    grid: [u32; 3],
+    block: [u32; 3],
+    raw: &[RawArg],
+    schedule: Schedule,
+) -> Result<(), String> {
     let (order, seed) = match schedule {
         Schedule::Forward => (0, 0),
         Schedule::Reverse => (1, 0),
         Schedule::Shuffled(seed) => (2, seed),
     };
     let mut text = [0 as c_char; 1024];
-    // SAFETY: `grid` and `block` are three numbers each, `raw` holds `raw.len()` arguments whose buffers are borrowed from
-    // `args` until after the call, `text` has the length given. The shim refuses accesses outside the buffers and writes
+    // SAFETY: `grid` and `block` are three numbers each, `raw` holds `raw.len()` arguments whose buffers are the caller's
+    // promise, `text` has the length given. The shim refuses accesses outside the buffers and writes
     // to read-only ones, catches its exceptions, and keeps no pointer after it returns.
     let code = unsafe {
         emu_launch(
-            idx,
+            number,
             grid.as_ptr(),
             block.as_ptr(),
             raw.as_ptr(),
@@ -151,19 +235,12 @@ pub fn launch(
 }
 
 fn raw(arg: &mut Arg<'_>) -> RawArg {
-    let (kind, bytes, n, bits) = match arg {
+    match arg {
         // Read only: the shim makes a span of constants of it, which has no way to write.
-        Arg::In(b) => (0, b.as_ptr().cast_mut(), b.len(), 0),
-        Arg::Out(b) => (1, b.as_mut_ptr(), b.len(), 0),
-        Arg::I32(v) => (2, std::ptr::null_mut(), 0, u64::from(v.cast_unsigned())),
-        Arg::F32(v) => (3, std::ptr::null_mut(), 0, u64::from(v.to_bits())),
-    };
-    RawArg {
-        kind,
-        pad: 0,
-        bytes,
-        n_bytes: n as u64,
-        bits,
+        Arg::In(b) => RawArg::buffer(false, b.as_ptr().cast_mut(), b.len(), 0),
+        Arg::Out(b) => RawArg::buffer(true, b.as_mut_ptr(), b.len(), 0),
+        Arg::I32(v) => RawArg::number(false, v.cast_unsigned()),
+        Arg::F32(v) => RawArg::number(true, v.to_bits()),
     }
 }
 

@@ -203,3 +203,27 @@ fn wrong_launches_are_refused() {
         "{fault}"
     );
 }
+
+#[test]
+fn the_table_knows_what_a_kernel_needs() {
+    let find = |name: &str| table().iter().find(|k| k.name == name).unwrap();
+    let whiten = find("whiten_c32");
+    assert_eq!(
+        (whiten.source, whiten.params, whiten.threads),
+        ("whiten.cu", "rrwiii", Some(128))
+    );
+    // A kernel that a macro makes, and one that says nothing of its threads.
+    let unfold = find("sense_unfold_r4");
+    assert_eq!((unfold.params, unfold.threads), ("rrrrwiiiiif", Some(128)));
+    assert_eq!(find("combine_rss_c32").threads, Some(256));
+    assert_eq!(find("faulty_none").threads, None);
+    assert_ne!(whiten.digest, find("twin_0_whiten_c32").digest);
+    let file = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    };
+    assert_eq!(
+        whiten.digest,
+        digest(&file("whiten.cu"), &[&file("common.cuh")])
+    );
+}
