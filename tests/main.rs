@@ -19,3 +19,5 @@ mod shipped_protocols;
 mod support;
 mod survive_a_bad_peer;
 mod survive_a_kill;
+#[cfg(unix)]
+mod use_a_card;

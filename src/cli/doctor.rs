@@ -3,7 +3,7 @@
 use super::{Outcome, output::Output, output::table};
 use crate::data::Fault;
 use crate::device::Device;
-use crate::device::cuda::{Card, KERNELS, Library, probe};
+use crate::device::cuda::{Card, Context, CudaError, KERNELS, Library, Origin, probe};
 use crate::protocol::{Protocol, Registry};
 
 /// Arguments of `cauda doctor`.
@@ -40,7 +40,13 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
         }
         Err(why) => why.clone(),
     };
-    let findings = [
+    let opened = cuda
+        .cards
+        .as_ref()
+        .ok()
+        .filter(|c| !c.is_empty())
+        .map(|_| open_card());
+    let mut findings = vec![
         Finding {
             what: "version",
             found: format!(
@@ -130,6 +136,13 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
             found: scratch.unwrap_or_else(|e| e),
         },
     ];
+    if let Some(opened) = opened {
+        findings.push(Finding {
+            what: "CUDA context",
+            is_ok: opened.is_ok(),
+            found: opened.unwrap_or_else(|e| e.to_string()),
+        });
+    }
     let rows: Vec<_> = findings
         .iter()
         .map(|f| {
@@ -147,6 +160,33 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
     } else {
         Outcome::CheckFailed
     })
+}
+
+/// Opens the first card and loads every kernel.
+fn open_card() -> Result<String, CudaError> {
+    let context = Context::open(0, 0)?;
+    let (free, total) = context.card_memory()?;
+    context.load_all()?;
+    let loaded = context.loaded();
+    let count = |name: &str, is_it: fn(&Origin) -> bool| {
+        let n = loaded.iter().filter(|(_, o, _)| is_it(o)).count();
+        (n > 0).then(|| format!("{n} {name}"))
+    };
+    let from = [
+        count("came along", |o| matches!(o, Origin::Shipped(_))),
+        count("from the cache", |o| matches!(o, Origin::Cached(_))),
+        count("compiled now", |o| matches!(o, Origin::Compiled(_))),
+    ];
+    let from: Vec<String> = from.into_iter().flatten().collect();
+    let not_kept = loaded.iter().find_map(|(_, _, why)| why.as_deref());
+    Ok(format!(
+        "{}: {} of {} MiB free; kernel files: {}{}",
+        context.card().name,
+        free >> 20,
+        total >> 20,
+        from.join(", "),
+        not_kept.map_or_else(String::new, |why| format!("; not kept: {why}"))
+    ))
 }
 
 fn simd() -> String {

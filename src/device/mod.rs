@@ -1,6 +1,9 @@
 //! Where code runs: how many threads, how much memory, and the record of each choice.
 
 pub mod cuda;
+mod policy;
+
+pub use policy::{Backend, Policy};
 
 /// What was decided for one operator: a plain value that can be printed and compared.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,4 +1,4 @@
-//! What can go wrong before a kernel runs.
+//! What can go wrong on the way to a card, and on it.
 
 use std::path::PathBuf;
 
@@ -52,4 +52,111 @@ pub enum CudaError {
         /// Why.
         source: std::io::Error,
     },
+    /// No driver, or one that does not start.
+    #[error("{why}: install an NVIDIA driver to use a card, or choose the CPU")]
+    NoDriver {
+        /// What was found.
+        why: String,
+    },
+    /// A driver that lacks what is called.
+    #[error(
+        "the driver has no {missing}: one for CUDA 11.4 (470) or later is needed, `nvidia-smi` shows which is here"
+    )]
+    OldDriver {
+        /// The function.
+        missing: &'static str,
+    },
+    /// No such card.
+    #[error(
+        "card {ordinal} is not here, there are {found}; cards are counted from 0, CUDA_VISIBLE_DEVICES hides some"
+    )]
+    NoCard {
+        /// Which was asked for.
+        ordinal: i32,
+        /// How many there are.
+        found: i32,
+    },
+    /// More than the budget allows.
+    #[error(
+        "{asked_bytes} bytes of GPU memory are beyond the budget: {in_use_bytes} of {budget_bytes} are in use; raise the \
+         budget, or work in smaller pieces"
+    )]
+    OverBudget {
+        /// What was asked for.
+        asked_bytes: u64,
+        /// By us.
+        in_use_bytes: u64,
+        /// What we may use.
+        budget_bytes: u64,
+    },
+    /// The card has not so much.
+    #[error(
+        "{card} has not {asked_bytes} bytes of GPU memory left ({}; {in_use_bytes} of the budget of {budget_bytes} are in \
+         use); end other programs on the card, or lower the budget",
+        free_bytes.map_or_else(|| "free: not known".into(), |b| format!("{b} free"))
+    )]
+    OutOfMemory {
+        /// Its name.
+        card: String,
+        /// What was asked for.
+        asked_bytes: u64,
+        /// By us.
+        in_use_bytes: u64,
+        /// What we may use.
+        budget_bytes: u64,
+        /// Of the card, whoever uses the rest.
+        free_bytes: Option<u64>,
+    },
+    /// The driver refused a call; the card can still be used.
+    #[error("{card}: {call} gave {status}")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// Name of the card.
+        card: String,
+        /// What it gave.
+        status: String,
+    },
+    /// Work on the card went wrong: the context is lost, with all that it holds.
+    #[error(
+        "{card}: {call} gave {status}{queued}; what was on the card is lost, and it must be opened again"
+    )]
+    Fault {
+        /// The function that told it.
+        call: &'static str,
+        /// Name of the card.
+        card: String,
+        /// What it gave.
+        status: String,
+        /// Kernels that were queued, one of which it may have been.
+        queued: String,
+    },
+    /// Of an earlier fault.
+    #[error("{card} is lost since {why}: it must be opened again")]
+    Lost {
+        /// Its name.
+        card: String,
+        /// The fault.
+        why: String,
+    },
+    /// What was asked for cannot be done on any card.
+    #[error("{what}: {why}")]
+    Wrong {
+        /// What.
+        what: String,
+        /// Found and needed.
+        why: String,
+    },
+}
+
+impl CudaError {
+    /// A fault with the kernels that were queued when it was told.
+    pub(super) fn with_queued(mut self, kernels: &[&str]) -> Self {
+        if let Self::Fault { queued, .. } = &mut self
+            && !kernels.is_empty()
+        {
+            *queued = format!(" (queued: {})", kernels.join(", "));
+        }
+        self
+    }
 }

@@ -40,8 +40,8 @@ impl Kernel {
         self.name.strip_suffix(".cu").unwrap_or(self.name)
     }
 
-    /// Name of an image that travels.
-    fn shipped(&self, arch: Arch) -> String {
+    /// Name of the file of an image that travels.
+    pub fn shipped(&self, arch: Arch) -> String {
         format!("{}.{arch}.{}.cubin", self.stem(), self.digest())
     }
 

@@ -4,19 +4,31 @@
 //! wanted, and each missing one is a value that says what to install. Kernels are text in this program; the images that
 //! a card runs are compiled once and kept ([`Library`]).
 //!
-//! No operator launches a kernel yet: this says what could, and makes the images.
+//! A [`Context`] is a card in use: [`Buffer`]s on it, [`Pinned`] memory beside it, [`Stream`]s of copies and launches, [`Graph`]s
+//! of launches that are done again and again. Nothing here can be used too early or given back too early; what goes wrong
+//! is a [`CudaError`], and a card that died is opened again. No operator launches a kernel yet.
 
+mod context;
+mod driver;
 mod error;
+mod graph;
 mod kernels;
 mod library;
+mod memory;
 mod nvrtc;
 mod probe;
+mod signature;
+mod stream;
 
+pub use context::{Context, MemoryUse};
 pub use error::CudaError;
+pub use graph::{Capture, Graph};
 pub use kernels::KERNELS;
 pub use library::{Image, Kernel, Library, Origin};
+pub use memory::{Buffer, Element, Pinned, Staging};
 pub use nvrtc::Compiler;
 pub use probe::{Card, Probe, probe};
+pub use stream::{Arg, Event, Pending, Stream, View};
 
 /// An architecture as compilers name it: 90 is `sm_90`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -3,7 +3,7 @@
 
 use cudarc::driver::{result, sys};
 
-use super::{Arch, Compiler};
+use super::{Arch, Compiler, CudaError};
 
 /// One card.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,17 +43,10 @@ fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
-fn is_driver_here() -> bool {
-    // SAFETY: opens libcuda, whose initialisers NVIDIA ships to be run on opening, and looks at nothing in it.
-    unsafe { sys::is_culib_present() }
-}
-
 fn driver() -> Result<String, String> {
-    if !is_driver_here() {
-        return Err("no libcuda.so: no NVIDIA driver; install it to use a card".into());
-    }
+    super::driver::find().map_err(|e| e.to_string())?;
     let mut number = 0;
-    // SAFETY: the library is here; the call writes one integer to the address of one, and needs no initialisation.
+    // SAFETY: the function is here; the call writes one integer to the address of one, and needs no initialisation.
     let status = unsafe { sys::cuDriverGetVersion(&mut number) };
     match status.result() {
         Ok(()) => Ok(version(number)),
@@ -62,32 +55,47 @@ fn driver() -> Result<String, String> {
 }
 
 fn cards() -> Result<Vec<Card>, String> {
-    if !is_driver_here() {
-        return Err("no NVIDIA driver".into());
-    }
-    let failed = |what: &str, e: result::DriverError| format!("{what}: {:?}", e.0);
-    result::init().map_err(|e| failed("the driver does not start", e))?;
-    let count = result::device::get_count().map_err(|e| failed("no cards counted", e))?;
+    super::driver::driver().map_err(|e| match e {
+        // What to do is said with the driver.
+        CudaError::NoDriver { why } => why,
+        e => e.to_string(),
+    })?;
+    let count = result::device::get_count().map_err(|e| format!("no cards counted: {:?}", e.0))?;
     (0..count)
-        .map(|ordinal| {
-            let failed = |e| failed(&format!("card {ordinal}"), e);
-            let device = result::device::get(ordinal).map_err(failed)?;
-            let attribute = |which| {
-                // SAFETY: `device` came from the driver two lines above.
-                unsafe { result::device::get_attribute(device, which) }.map_err(failed)
-            };
-            use sys::CUdevice_attribute as A;
-            let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-            let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-            // SAFETY: as above.
-            let memory = unsafe { result::device::total_mem(device) }.map_err(failed)?;
-            Ok(Card {
-                name: result::device::get_name(device).map_err(failed)?,
-                arch: Arch((10 * major + minor).unsigned_abs()),
-                memory_bytes: memory as u64,
-            })
-        })
+        .map(|ordinal| card(ordinal).map(|(_, c)| c).map_err(|e| e.to_string()))
         .collect()
+}
+
+/// A card, of a driver that was initialised.
+pub(super) fn card(ordinal: i32) -> Result<(sys::CUdevice, Card), CudaError> {
+    let found = result::device::get_count().unwrap_or(0);
+    if !(0..found).contains(&ordinal) {
+        return Err(CudaError::NoCard { ordinal, found });
+    }
+    let failed = |call| {
+        move |e: result::DriverError| CudaError::Call {
+            call,
+            card: format!("card {ordinal}"),
+            status: format!("{:?}", e.0),
+        }
+    };
+    let device = result::device::get(ordinal).map_err(failed("cuDeviceGet"))?;
+    let attribute = |which| {
+        // SAFETY: `device` came from the driver just above.
+        unsafe { result::device::get_attribute(device, which) }
+            .map_err(failed("cuDeviceGetAttribute"))
+    };
+    use sys::CUdevice_attribute as A;
+    let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    // SAFETY: as above.
+    let memory = unsafe { result::device::total_mem(device) };
+    let card = Card {
+        name: result::device::get_name(device).map_err(failed("cuDeviceGetName"))?,
+        arch: Arch((10 * major + minor).unsigned_abs()),
+        memory_bytes: memory.map_err(failed("cuDeviceTotalMem"))? as u64,
+    };
+    Ok((device, card))
 }
 
 #[cfg(test)]
@@ -105,7 +113,7 @@ mod tests {
         match (&found.driver, &found.cards) {
             (Err(why), Err(cards)) => {
                 assert!(
-                    why.contains("install") && cards.contains("driver"),
+                    why.contains("install") && cards.contains("libcuda.so"),
                     "{found:?}"
                 );
             }

@@ -223,11 +223,6 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(pool: u64, _: u32, _: *mut c_void
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolTrimTo(pool: u64, _keep: usize) -> u32 {
-    inside("cuMemPoolTrimTo", |card| card.has_pool(pool))
-}
-
-#[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
     address: *mut u64,
     len: usize,
@@ -301,17 +296,6 @@ pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, len: usize, st
 pub unsafe extern "C" fn cuMemsetD8Async(to: u64, value: u8, n: usize, stream: u64) -> u32 {
     let pattern = vec![value];
     inside("cuMemsetD8Async", |card| {
-        card.enqueue(stream, Op::Fill { to, pattern, n })
-    })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemsetD32Async(to: u64, value: c_uint, n: usize, stream: u64) -> u32 {
-    let pattern = value.to_le_bytes().to_vec();
-    inside("cuMemsetD32Async", |card| {
-        if !to.is_multiple_of(4) {
-            return card.misuse(Status::INVALID_VALUE, "a fill of words, misaligned");
-        }
         card.enqueue(stream, Op::Fill { to, pattern, n })
     })
 }
