@@ -314,6 +314,31 @@ fn threads_share_a_context() {
     }
 }
 
+/// An event lets go of what came before it, and of nothing that came after.
+#[test]
+fn what_is_queued_after_an_event_is_held_beyond_it() {
+    let body = || {
+        let c = Context::open(0, BUDGET).unwrap();
+        let s = c.stream().unwrap();
+        let (m, a) = (up(&c, &s, &SWAP), up(&c, &s, &pair(6)));
+        let mut b = c.buffer(2 * N).unwrap();
+        let before = c.buffer::<f32>(8).map(|mut f| s.clear(&mut f)).unwrap();
+        before.unwrap();
+        let event = s.record().unwrap();
+        swap(&s, &m, &a, &mut b).unwrap();
+        drop((m, a));
+        let in_use = c.memory().in_use_bytes;
+        event.synchronise().unwrap();
+        assert_eq!(c.memory().in_use_bytes, in_use - 32);
+        assert_eq!(bits(&down(&c, &s, &b)), bits(&swapped(&pair(6))));
+        String::new()
+    };
+    let test = "what_is_queued_after_an_event_is_held_beyond_it";
+    if let Some(ran) = on_card(test, &[], body) {
+        drop(ran.clean());
+    }
+}
+
 /// What one stream makes and another takes down, with and without an event between: right, and wrong in every run.
 #[test]
 fn streams_wait_for_each_other_by_events_alone() {
