@@ -88,6 +88,75 @@ const TWINS: &[(&str, &str, &str)] = &[
         "variance * normal.diagonal[j]",
         "variance / factor.diagonal[j]",
     ),
+    (
+        "fft",
+        "place = at >= centre ? at - centre : at - centre + n;\n        memory",
+        "place = at;\n        memory",
+    ),
+    ("fft", "__syncthreads(); // the lines are here", ""),
+    (
+        "sense_cg",
+        "__syncthreads(); // the coil's image is here",
+        "",
+    ),
+    (
+        "sense_cg",
+        "__syncthreads(); // this coil has been read",
+        "",
+    ),
+    (
+        "sense_cg",
+        "__syncthreads(); // the spectrum is weighted",
+        "",
+    ),
+    ("sense_cg", "__syncthreads(); // all have read", ""),
+    (
+        "sense_cg",
+        "product[i] = c_conj_fma(s, image",
+        "product[i] = c_fma(s, image",
+    ),
+    (
+        "sense_cg",
+        "const float w = weights[at] / (float)n",
+        "const float w = 1.0f / (float)n",
+    ),
+    (
+        "sense_cg",
+        "const int column = threadIdx.x % count,",
+        "const int column = threadIdx.x / (FFT_BLOCK / count),",
+    ),
+    (
+        "sense_cg",
+        "const bool is_inside = x < n_x",
+        "const bool is_inside = true",
+    ),
+    (
+        "sense_planes",
+        "sum[i] = c_conj_fma(csm",
+        "sum[i] = c_fma(csm",
+    ),
+    (
+        "sense_planes",
+        "__syncthreads(); // the spectrum is weighted",
+        "",
+    ),
+    (
+        "sense_planes",
+        "__syncthreads(); // this coil has been read",
+        "",
+    ),
+    ("sense_planes", "fmaf(lambda, v.x, sum[i].x)", "sum[i].x"),
+    ("sense_planes", "min(count, n2 - row)", "count"),
+    (
+        "sense_planes",
+        "weights[(size_t)at * n1 + x + line]",
+        "weights[(size_t)at * n1 + line]",
+    ),
+    (
+        "sense_planes",
+        "is_alive ? (float)(next / now) : 0.0f",
+        "0.0f",
+    ),
 ];
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;

@@ -12,12 +12,18 @@ macro_rules! kernel {
     };
 }
 
-const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("../../../kernels/common.cuh"))];
+const HEADERS: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("../../../kernels/common.cuh")),
+    ("fft.cuh", include_str!("../../../kernels/fft.cuh")),
+];
 
 /// All of them.
 pub const KERNELS: &[Kernel] = &[
     kernel!("combine.cu"),
+    kernel!("fft.cu"),
     kernel!("grappa_unmix.cu"),
+    kernel!("sense_cg.cu"),
+    kernel!("sense_planes.cu"),
     kernel!("sense_unfold.cu"),
     kernel!("whiten.cu"),
 ];

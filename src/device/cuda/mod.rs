@@ -11,6 +11,7 @@
 mod context;
 mod driver;
 mod error;
+mod fft;
 mod graph;
 mod kernels;
 mod library;
@@ -22,6 +23,7 @@ mod stream;
 
 pub use context::{Context, MemoryUse};
 pub use error::CudaError;
+pub use fft::FftPlan;
 pub use graph::{Capture, Graph};
 pub use kernels::KERNELS;
 pub use library::{Image, Kernel, Library, Origin};

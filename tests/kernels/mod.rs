@@ -15,6 +15,8 @@ use kernel_emu::{Arg, SCHEDULES, Schedule, kernels, launch};
 
 use crate::support::{files, root};
 
+mod transforms;
+
 /// Whatever was not written is not a number.
 const NAN: Complex32 = Complex32::new(f32::NAN, f32::NAN);
 
@@ -43,9 +45,11 @@ fn parts(v: &[Complex32]) -> &[f32] {
 
 type Run = dyn Fn(&str, Schedule) -> Result<Vec<Output>, String>;
 
-/// One launch of a kernel, or of a twin of it.
+/// One launch of a kernel, or of a twin of it; or a chain of launches.
 struct Case {
     kernel: String,
+    /// What else the chain launches.
+    others: &'static [&'static str],
     what: String,
     run: Box<Run>,
 }
@@ -58,9 +62,14 @@ impl Case {
     ) -> Self {
         Self {
             kernel: kernel.to_owned(),
+            others: &[],
             what,
             run: Box::new(run),
         }
+    }
+
+    fn covers(&self, kernel: &str) -> bool {
+        self.kernel == kernel || self.others.contains(&kernel)
     }
 
     /// Why `kernel` does not pass, if it does not.
@@ -461,6 +470,9 @@ fn cases() -> Vec<Case> {
         .chain(combine_cases())
         .chain(unmix_cases())
         .chain(unfold_cases())
+        .chain(transforms::fft_cases())
+        .chain(transforms::cg_lines_cases())
+        .chain(transforms::cg_planes_cases())
         .collect()
 }
 
@@ -494,7 +506,10 @@ fn every_kernel_gives_what_its_operator_gives_under_every_schedule() {
             panic!("{}, {}: {why}", case.kernel, case.what);
         }
     }
-    let run: BTreeSet<&str> = cases.iter().map(|c| c.kernel.as_str()).collect();
+    let run: BTreeSet<&str> = cases
+        .iter()
+        .flat_map(|c| c.others.iter().copied().chain([c.kernel.as_str()]))
+        .collect();
     let there: BTreeSet<&str> = kernels().into_iter().filter(|k| is_shipped(k)).collect();
     eprintln!(
         "{} kernels, {} cases, {} schedules",
@@ -521,8 +536,12 @@ fn wrong_twins_of_the_kernels_are_rejected() {
         };
         let why = found.entry(number).or_default();
         if why.is_empty() {
-            let of_kernel = cases.iter().filter(|c| c.kernel == kernel);
-            why.extend(of_kernel.filter_map(|c| c.check(name, tolerances[kernel]).err()));
+            let of_kernel = cases.iter().filter(|c| c.covers(kernel));
+            let mut check = |c: &Case| {
+                let name = format!("twin_{number}_{}", c.kernel);
+                c.check(&name, tolerances[kernel]).err()
+            };
+            why.extend(of_kernel.filter_map(&mut check).next());
         }
     }
     assert!(!found.is_empty(), "no twin was compiled");

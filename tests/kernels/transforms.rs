@@ -1,0 +1,424 @@
+//! Cases of `fft.cu`, `sense_cg.cu` and `sense_planes.cu`.
+
+use std::cell::RefCell;
+
+use cauda::data::{Complex32, KSpace, Line, Shape};
+use cauda::device::cuda::FftPlan;
+use cauda::num::fft::{Direction, Fft, fft2};
+use cauda::num::rng::Rng;
+use cauda::recon::sense::{Lambda, Sense, SenseParams, SenseSolver};
+use kernel_emu::{Arg, Schedule, launch};
+
+use super::{Case, NAN, Output, blocks, complex_output, int, maps, output};
+
+const BLOCK: [u32; 3] = [256, 1, 1];
+
+/// Every radix, alone and together; odd; the largest.
+const LENGTHS: [usize; 13] = [1, 2, 3, 4, 5, 7, 8, 9, 30, 49, 210, 320, 3072];
+
+pub(super) fn fft_cases() -> impl Iterator<Item = Case> {
+    LENGTHS
+        .into_iter()
+        .zip([Direction::Forward, Direction::Inverse].into_iter().cycle())
+        .flat_map(|(n, direction)| {
+            let plan = FftPlan::new(n).unwrap();
+            // The last block of rows is not full; columns of a length of their own, too.
+            let count = plan.lines_at_once().clamp(1, 3);
+            let rows = if n > 1000 { 1 } else { 2 * count + 1 };
+            let sign = match direction {
+                Direction::Forward => 1.0,
+                Direction::Inverse => -1.0,
+            };
+            let values = Rng::new(n as u64).complex(2 * rows * n);
+            let scale = 1.0 / (n as f32).sqrt();
+            let what = format!("{rows} x {n}, {direction:?}");
+            let mut truth = values.clone();
+            Fft::plan(n, direction).run_rows(&mut truth);
+            let (of_rows, of_plan) = (values.clone(), plan.clone());
+            let by_rows = Case::new("fft_rows_c32", what.clone(), move |kernel, schedule| {
+                let mut out = vec![NAN; of_rows.len()];
+                let args = &mut [
+                    Arg::input(&of_rows),
+                    Arg::output(&mut out),
+                    Arg::input(&of_plan.twiddles),
+                    int(n),
+                    int(2 * rows),
+                    Arg::I32(of_plan.radices),
+                    int(count),
+                    int(n / 2),
+                    Arg::F32(sign),
+                    Arg::F32(scale),
+                ];
+                launch(
+                    kernel,
+                    [blocks(2 * rows, count), 1, 1],
+                    BLOCK,
+                    args,
+                    schedule,
+                )?;
+                Ok(vec![complex_output("out", &out, &truth)])
+            });
+            // `[2, n, rows]`, each column transformed.
+            let mut turned = vec![Complex32::ZERO; values.len()];
+            let turn = |from: &[Complex32], to: &mut [Complex32], [a, b]: [usize; 2]| {
+                for (from, to) in from.chunks_exact(a * b).zip(to.chunks_exact_mut(a * b)) {
+                    for (i, v) in from.iter().enumerate() {
+                        to[i % b * a + i / b] = *v;
+                    }
+                }
+            };
+            turn(&values, &mut turned, [n, rows]);
+            Fft::plan(n, direction).run_rows(&mut turned);
+            let mut truth = vec![Complex32::ZERO; values.len()];
+            turn(&turned, &mut truth, [rows, n]);
+            let by_columns = Case::new("fft_columns_c32", what, move |kernel, schedule| {
+                let mut out = vec![NAN; values.len()];
+                let args = &mut [
+                    Arg::input(&values),
+                    Arg::output(&mut out),
+                    Arg::input(&plan.twiddles),
+                    int(n),
+                    int(rows),
+                    Arg::I32(plan.radices),
+                    int(count),
+                    int(n / 2),
+                    Arg::F32(sign),
+                    Arg::F32(scale),
+                ];
+                launch(kernel, [blocks(rows, count), 2, 1], BLOCK, args, schedule)?;
+                Ok(vec![complex_output("out", &out, &truth)])
+            });
+            [by_rows, by_columns]
+        })
+}
+
+/// A frame with the lines that `is_measured`, some of them twice.
+fn frame(n_coils: usize, grid: [usize; 3], is_measured: impl Fn(usize) -> bool) -> KSpace {
+    let [n2, n1, n_x] = grid;
+    let lines: Vec<Line> = (0..n2 * n1)
+        .filter(|i| is_measured(*i))
+        .map(|i| Line {
+            pe2: (i / n1) as u32,
+            pe1: (i % n1) as u32,
+            averages: 1 + u32::from(i % 7 == 3),
+        })
+        .collect();
+    KSpace {
+        shape: Shape {
+            coil: n_coils,
+            pe2: n2,
+            pe1: n1,
+            ro: n_x,
+        },
+        ro_range: 0..n_x,
+        samples: Rng::new(6).complex(n_coils * lines.len() * n_x),
+        lines,
+    }
+}
+
+/// Relative Tikhonov weight, tolerance and iterations of both sides.
+const LAMBDA: f32 = 0.1;
+const TOLERANCE: f32 = 1e-6;
+const ITERATIONS: usize = 30;
+
+fn solved(kspace: &KSpace, csm: &cauda::data::Csm) -> Vec<Complex32> {
+    let params = SenseParams {
+        solver: SenseSolver::Cg,
+        lambda: Lambda::Fixed(LAMBDA),
+        tolerance: f64::from(TOLERANCE),
+        max_iterations: 200,
+        noise_map: false,
+        ..SenseParams::default()
+    };
+    let plan = Sense::plan(kspace, &params).unwrap();
+    plan.run(kspace, csm).unwrap().voxels
+}
+
+/// Coils, pe1, ro, columns of a block.
+const CG_LINES: [[usize; 4]; 4] = [[1, 1, 1, 1], [2, 9, 5, 4], [4, 30, 3, 2], [3, 48, 9, 8]];
+
+pub(super) fn cg_lines_cases() -> impl Iterator<Item = Case> {
+    CG_LINES.into_iter().map(|[n_coils, n, n_x, count]| {
+        let kspace = frame(n_coils, [1, n, n_x], |i| {
+            i % 3 != 1 || i.abs_diff(n / 2) < 3
+        });
+        let csm = maps(n_coils, [1, n, n_x]);
+        let truth = solved(&kspace, &csm);
+        let mut hybrid = kspace.samples.clone();
+        Fft::plan(n_x, Direction::Inverse).run_rows(&mut hybrid);
+        let (mut line_of, mut weights) = (vec![-1i32; n], vec![0.0f32; n]);
+        for (i, line) in kspace.lines.iter().enumerate() {
+            line_of[line.pe1 as usize] = i as i32;
+            weights[line.pe1 as usize] = line.averages as f32;
+        }
+        let mean_weight = weights.iter().sum::<f32>() / n as f32;
+        let plan = FftPlan::new(n).unwrap();
+        let limits = vec![TOLERANCE; n_x];
+        let what = format!("{n_coils} coils, {n} x {n_x}");
+        Case::new("sense_cg_lines_c32", what, move |kernel, schedule| {
+            let grid = blocks(n_x, count);
+            let (mut out, mut iterations) = (vec![NAN; n * n_x], vec![-1i32; grid as usize]);
+            // Frequencies are weighted in the order of the transform, DC first; lines are told DC in the middle.
+            let args = &mut [
+                Arg::input(&csm.maps),
+                Arg::input(&hybrid),
+                Arg::input(&line_of),
+                Arg::input(&weights),
+                Arg::input(&limits),
+                Arg::input(&plan.twiddles),
+                Arg::output(&mut out),
+                Arg::output(&mut iterations),
+                int(n_coils),
+                int(n),
+                int(kspace.lines.len()),
+                int(n_x),
+                Arg::I32(plan.radices),
+                int(count),
+                int(ITERATIONS),
+                Arg::F32(LAMBDA * mean_weight),
+                Arg::F32(mean_weight),
+            ];
+            launch(kernel, [grid, 1, 1], BLOCK, args, schedule)?;
+            if !iterations
+                .iter()
+                .all(|i| (1..ITERATIONS as i32).contains(i))
+            {
+                return Err(format!("iterations {iterations:?}"));
+            }
+            Ok(vec![complex_output("out", &out, &truth)])
+        })
+    })
+}
+
+/// Planes, coils, pe2, pe1, lines of a block along either axis, blocks of the vector kernels.
+const CG_PLANES: [[usize; 7]; 2] = [[1, 2, 6, 10, 3, 4, 1], [2, 3, 15, 8, 5, 4, 2]];
+
+/// All kernels of conjugate gradients over planes, judged by the solution.
+pub(super) fn cg_planes_cases() -> impl Iterator<Item = Case> {
+    const JUDGED: &str = "cg_direction_c32";
+    CG_PLANES.into_iter().map(|shape| {
+        let problem = Planes::new(shape);
+        let what = format!("planes, coils, pe2, pe1, lines, blocks {shape:?}");
+        let mut case = Case::new(JUDGED, what, move |kernel, schedule| {
+            let twin = kernel.strip_suffix(JUDGED).unwrap_or_default();
+            problem.solve(schedule, &|name| format!("{twin}{name}"))
+        });
+        case.others = &[
+            "sense_rows_forward_c32",
+            "sense_columns_c32",
+            "sense_rows_adjoint_c32",
+            "cg_begin_c32",
+            "cg_start_f64",
+            "cg_step_c32",
+        ];
+        case
+    })
+}
+
+struct Planes {
+    shape: [usize; 7],
+    /// `[plane, coil, pe2, pe1]`, `[plane, pe2, pe1]`.
+    csm: Vec<Complex32>,
+    b: Vec<Complex32>,
+    truth: Vec<Complex32>,
+    /// Over `n1 n2`, DC first.
+    weights: Vec<f32>,
+    mean_weight: f32,
+    inverse: Vec<f32>,
+}
+
+impl Planes {
+    fn new(shape: [usize; 7]) -> Self {
+        let [n_planes, n_coils, n2, n1, ..] = shape;
+        let plane = n2 * n1;
+        let mut rng = Rng::new(8);
+        let mask: Vec<bool> = (0..plane).map(|_| rng.complex(1)[0].re > -0.3).collect();
+        let (mut csm, mut b, mut truth) = (Vec::new(), Vec::new(), Vec::new());
+        let mut weights = vec![0.0; plane];
+        for i in 0..n_planes {
+            let mut kspace = frame(n_coils, [n2, n1, 1], |at| mask[at]);
+            kspace.samples = Rng::new(9 + i as u64).complex(kspace.samples.len());
+            let mut of_plane = maps(n_coils, [n2, n1, 1]);
+            of_plane.maps.rotate_left(i * plane / 3);
+            truth.extend(solved(&kspace, &of_plane));
+            let mut right = vec![Complex32::ZERO; plane];
+            for coil in 0..n_coils {
+                let mut image = vec![Complex32::ZERO; plane];
+                for (l, line) in kspace.lines.iter().enumerate() {
+                    let w = line.averages as f32;
+                    let [k2, k1] = [line.pe2 as usize, line.pe1 as usize];
+                    image[k2 * n1 + k1] = kspace.samples[coil * kspace.lines.len() + l] * w;
+                    let first = |k: usize, n: usize| (k + n - n / 2) % n;
+                    weights[first(k2, n2) * n1 + first(k1, n1)] = w / plane as f32;
+                }
+                fft2(&mut image, n2, n1, Direction::Inverse);
+                for (r, (v, s)) in right
+                    .iter_mut()
+                    .zip(image.iter().zip(&of_plane.maps[coil * plane..]))
+                {
+                    *r += s.conj() * v;
+                }
+            }
+            b.extend(right);
+            csm.extend(of_plane.maps);
+        }
+        let mean_weight = weights.iter().sum::<f32>();
+        let lambda = LAMBDA * mean_weight;
+        let inverse = (0..n_planes * plane)
+            .map(|i| {
+                let of_plane = &csm[i / plane * n_coils * plane..][..n_coils * plane];
+                let density: f32 = of_plane[i % plane..]
+                    .iter()
+                    .step_by(plane)
+                    .map(|s| s.norm_sqr())
+                    .sum();
+                1.0 / (mean_weight * density + lambda)
+            })
+            .collect();
+        Self {
+            shape,
+            csm,
+            b,
+            truth,
+            weights,
+            mean_weight,
+            inverse,
+        }
+    }
+
+    /// `name` gives the kernel to launch for each step.
+    fn solve(
+        &self,
+        schedule: Schedule,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<Vec<Output>, String> {
+        let [n_planes, n_coils, n2, n1, lines2, lines1, n_blocks] = self.shape;
+        let [plan2, plan1] = [n2, n1].map(|n| FftPlan::new(n).unwrap());
+        let plane = n2 * n1;
+        let lambda = LAMBDA * self.mean_weight;
+        let limit = || Arg::F32(TOLERANCE);
+        // rows of a block run along pe1, columns along pe2.
+        let row_blocks = blocks(n2, lines1);
+        let z = n_planes as u32;
+        let n = n_planes * plane;
+        let (mut work, mut q) = (vec![NAN; n_coils * n], vec![NAN; n]);
+        let (mut x, mut r, mut p) = (vec![NAN; n], self.b.clone(), vec![NAN; n]);
+        let mut parts = vec![f64::NAN; n_planes * n_blocks];
+        let mut of_rows = vec![f64::NAN; n_planes * row_blocks as usize];
+        let mut rho = vec![f64::NAN; n_planes];
+        let launched = RefCell::new(0);
+        let run = |kernel: &str, grid: [u32; 3], args: &mut [Arg<'_>]| {
+            *launched.borrow_mut() += 1;
+            launch(&name(kernel), grid, BLOCK, args, schedule)
+        };
+        let vectors = [n_blocks as u32, 1, z];
+        run(
+            "cg_begin_c32",
+            vectors,
+            &mut [
+                Arg::input(&r),
+                Arg::input(&self.inverse),
+                Arg::output(&mut x),
+                Arg::output(&mut p),
+                Arg::output(&mut parts),
+                int(plane),
+            ],
+        )?;
+        run(
+            "cg_start_f64",
+            [1, 1, z],
+            &mut [Arg::input(&parts), Arg::output(&mut rho), int(n_blocks)],
+        )?;
+        for iteration in 0..ITERATIONS {
+            run(
+                "sense_rows_forward_c32",
+                [row_blocks, n_coils as u32, z],
+                &mut [
+                    Arg::input(&self.csm),
+                    Arg::input(&p),
+                    Arg::input(&plan1.twiddles),
+                    Arg::output(&mut work),
+                    int(n2),
+                    int(n1),
+                    Arg::I32(plan1.radices),
+                    int(lines1),
+                ],
+            )?;
+            run(
+                "sense_columns_c32",
+                [blocks(n1, lines2), n_coils as u32, z],
+                &mut [
+                    Arg::output(&mut work),
+                    Arg::input(&self.weights),
+                    Arg::input(&plan2.twiddles),
+                    int(n2),
+                    int(n1),
+                    Arg::I32(plan2.radices),
+                    int(lines2),
+                ],
+            )?;
+            run(
+                "sense_rows_adjoint_c32",
+                [row_blocks, 1, z],
+                &mut [
+                    Arg::input(&work),
+                    Arg::input(&self.csm),
+                    Arg::input(&p),
+                    Arg::input(&plan1.twiddles),
+                    Arg::output(&mut q),
+                    Arg::output(&mut of_rows),
+                    int(n_coils),
+                    int(n2),
+                    int(n1),
+                    Arg::I32(plan1.radices),
+                    int(lines1),
+                    Arg::F32(lambda),
+                ],
+            )?;
+            run(
+                "cg_step_c32",
+                vectors,
+                &mut [
+                    Arg::input(&p),
+                    Arg::input(&q),
+                    Arg::input(&self.inverse),
+                    Arg::input(&of_rows),
+                    Arg::input(&rho),
+                    Arg::output(&mut x),
+                    Arg::output(&mut r),
+                    Arg::output(&mut parts),
+                    int(plane),
+                    int(row_blocks as usize),
+                    int(iteration),
+                    limit(),
+                ],
+            )?;
+            let mut next = vec![f64::NAN; n_planes];
+            run(
+                "cg_direction_c32",
+                vectors,
+                &mut [
+                    Arg::input(&r),
+                    Arg::input(&self.inverse),
+                    Arg::input(&parts),
+                    Arg::input(&rho),
+                    Arg::output(&mut next),
+                    Arg::output(&mut p),
+                    int(plane),
+                    int(n_blocks),
+                    int(iteration),
+                    limit(),
+                ],
+            )?;
+            rho.extend(next);
+        }
+        let start = &rho[..n_planes];
+        let end = &rho[ITERATIONS * n_planes..];
+        let is_solved = start
+            .iter()
+            .zip(end)
+            .all(|(s, e)| *e >= 0.0 && e <= &(s * 1e-12));
+        let ended = output("arrived", &[f32::from(u8::from(is_solved))], &[1.0]);
+        Ok(vec![complex_output("x", &x, &self.truth), ended])
+    }
+}
