@@ -13,8 +13,6 @@
 #define THREADS(n) __launch_bounds__(n)
 #define IN(T) const T *__restrict__
 #define OUT(T) T *__restrict__
-// An input that the caller may also give as the output.
-#define IN_PLACE(T) const T *
 // n elements of shared memory; n is a constant.
 #define SHARED(T, name, n) __shared__ __align__(16) T name[n]
 

@@ -6,7 +6,7 @@
 //           count   rows: rows of a block; columns: neighbouring columns of a block; count * n at most 3072
 //           centre  n / 2: DC in the middle on both sides; 0: DC first
 //           sign    1 forward, exp(-2 pi i), -1 inverse     scale of the result: 1 / sqrt(n) is unitary
-// out       out c32 as `in`; may be `in`
+// out       out c32 as `in`, another buffer
 // launch    rows: grid (ceil(n_rows / count))   columns: grid (ceil(n_x / count), n_batch)   block (256)   shared 48 KiB, static
 // requires  n 1 to 3072 with factors up to 7; sizes below 2^31
 // tolerance 5e-7 relative to the reference
@@ -14,8 +14,7 @@
 #include "common.cuh"
 #include "fft.cuh"
 
-// In place is safe: a block has read all of its lines before it writes the first, and no other reads them.
-KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN_PLACE(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_rows, int radices, int count, int centre, float sign, float scale) {
+KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_rows, int radices, int count, int centre, float sign, float scale) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int row = blockIdx.x * count;
     const Lines l = {n, min(count, n_rows - row), 1, n};
@@ -33,7 +32,7 @@ KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN_PLACE(float2) in, OUT(float2) out, IN(
     }
 }
 
-KERNEL THREADS(FFT_BLOCK) fft_columns_c32(IN_PLACE(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_x, int radices, int count, int centre, float sign, float scale) {
+KERNEL THREADS(FFT_BLOCK) fft_columns_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_x, int radices, int count, int centre, float sign, float scale) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int x = blockIdx.x * count, some = min(count, n_x - x);
     const Lines l = {n, some, some, 1};

@@ -174,7 +174,7 @@ KERNEL THREADS(FFT_BLOCK) cg_start_f64(IN(double) parts, OUT(double) rho, int n_
 }
 
 // p = z + beta p, and rho[iteration + 1].
-KERNEL THREADS(FFT_BLOCK) cg_direction_c32(IN(float2) r, IN(float) inverse, IN(double) of_next, IN_PLACE(double) rho, OUT(double) rho_next, OUT(float2) p, int n, int n_next, int iteration, float limit) {
+KERNEL THREADS(FFT_BLOCK) cg_direction_c32(IN(float2) r, IN(float) inverse, IN(double) of_next, OUT(double) rho, OUT(float2) p, int n, int n_next, int iteration, float limit) {
     SHARED(double, room, FFT_BLOCK);
     const double next = sum_of_parts(room, of_next, n_next);
     const double now = rho[(size_t)iteration * gridDim.z + blockIdx.z], goal = rho[blockIdx.z] * limit * limit;
@@ -185,5 +185,5 @@ KERNEL THREADS(FFT_BLOCK) cg_direction_c32(IN(float2) r, IN(float) inverse, IN(d
         const float2 v = r[at], old = p[at];
         p[at] = make_float2(fmaf(inverse[at], v.x, beta * old.x), fmaf(inverse[at], v.y, beta * old.y));
     }
-    if (threadIdx.x == 0 && blockIdx.x == 0) rho_next[blockIdx.z] = is_alive ? next : now;
+    if (threadIdx.x == 0 && blockIdx.x == 0) rho[(size_t)(iteration + 1) * gridDim.z + blockIdx.z] = is_alive ? next : now;
 }

@@ -305,7 +305,7 @@ impl Planes {
         let (mut x, mut r, mut p) = (vec![NAN; n], self.b.clone(), vec![NAN; n]);
         let mut parts = vec![f64::NAN; n_planes * n_blocks];
         let mut of_rows = vec![f64::NAN; n_planes * row_blocks as usize];
-        let mut rho = vec![f64::NAN; n_planes];
+        let mut rho = vec![f64::NAN; (ITERATIONS + 1) * n_planes];
         let launched = RefCell::new(0);
         let run = |kernel: &str, grid: [u32; 3], args: &mut [Arg<'_>]| {
             *launched.borrow_mut() += 1;
@@ -393,7 +393,6 @@ impl Planes {
                     limit(),
                 ],
             )?;
-            let mut next = vec![f64::NAN; n_planes];
             run(
                 "cg_direction_c32",
                 vectors,
@@ -401,8 +400,7 @@ impl Planes {
                     Arg::input(&r),
                     Arg::input(&self.inverse),
                     Arg::input(&parts),
-                    Arg::input(&rho),
-                    Arg::output(&mut next),
+                    Arg::output(&mut rho),
                     Arg::output(&mut p),
                     int(plane),
                     int(n_blocks),
@@ -410,7 +408,6 @@ impl Planes {
                     limit(),
                 ],
             )?;
-            rho.extend(next);
         }
         let start = &rho[..n_planes];
         let end = &rho[ITERATIONS * n_planes..];

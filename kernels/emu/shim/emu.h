@@ -19,7 +19,6 @@
 #define THREADS(n)
 #define IN(T) emu::Span<const T>
 #define OUT(T) emu::Span<T>
-#define IN_PLACE(T) emu::Span<const T>
 #define SHARED(T, name, n) emu::Span<T> name = emu::shared<T>(n, __FILE__, __LINE__)
 
 struct uint3 { unsigned x, y, z; };
