@@ -1,16 +1,16 @@
 // sense_rows_forward_c32, sense_columns_c32, sense_rows_adjoint_c32: the normal operator of SENSE for any mask over a plane.
-// cg_begin_c32, cg_step_c32, cg_direction_c32: conjugate gradients around it, without the host.
+// sense_diagonal_f32, cg_begin_c32, cg_start_f64, cg_step_c32, cg_direction_c32: conjugate gradients around it, without the host.
 //
 // door      recon::sense, masks over two axes   reference  recon/sense (conjugate gradients)
 // in        csm c32 [n_planes][n_coils][n2][n1], p c32 [n_planes][n2][n1]: DC and the origin in the middle
 //           weights f32 [n2][n1]: how often each point was measured, over n1 * n2; DC first
-//           twiddles, radices, count as fft.cu; limit: where to stop, as a fraction of the preconditioned start
+//           twiddles, radices, count as fft.cu      limits f32 [n_planes]: where to stop, as a fraction of the preconditioned start
 //           inverse f32 [n_planes][n2][n1]: of the diagonal
 // out       work c32 [n_planes][n_coils][n2][n1]     q c32 as p = (normal + lambda) p
 //           parts f64 [n_planes][gridDim.x]: sums of a block      rho f64 [max_iterations + 1][n_planes]
 // launch    rows_forward  grid (ceil(n2 / count), n_coils, n_planes)    columns  grid (ceil(n1 / count), n_coils, n_planes)
 //           rows_adjoint  grid (ceil(n2 / count), 1, n_planes)
-//           cg_*          grid (at most 256, 1, n_planes)               block (256)   shared 48 KiB (rows, columns), 2 KiB (cg)
+//           cg_*, diagonal  grid (at most 256, 1, n_planes)             block (256)   shared 48 KiB (rows, columns), 2 KiB (cg)
 // requires  n1, n2 1 to 3072 with factors up to 7; sizes below 2^31
 // tolerance 2e-5 relative to the reference (f32 vectors, f64 inner products)
 // emulated  yes
@@ -130,6 +130,15 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm
     if (threadIdx.x == 0) parts[(size_t)blockIdx.z * gridDim.x + blockIdx.x] = of_block;
 }
 
+// inverse f32 [n_planes][n] of mean_weight sum |csm|^2 + lambda.
+KERNEL THREADS(FFT_BLOCK) sense_diagonal_f32(IN(float2) csm, OUT(float) inverse, int n_coils, int n, float mean_weight, float lambda) {
+    for (int i = blockIdx.x * FFT_BLOCK + threadIdx.x; i < n; i += gridDim.x * FFT_BLOCK) {
+        float density = 0.0f;
+        for (int c = 0; c < n_coils; c++) density = c_norm(csm[((size_t)blockIdx.z * n_coils + c) * n + i], density);
+        inverse[(size_t)blockIdx.z * n + i] = 1.0f / fmaf(mean_weight, density, lambda);
+    }
+}
+
 // x = 0, p = z = inverse r, and the parts of r z.
 KERNEL THREADS(FFT_BLOCK) cg_begin_c32(IN(float2) r, IN(float) inverse, OUT(float2) x, OUT(float2) p, OUT(double) parts, int n) {
     SHARED(double, room, FFT_BLOCK);
@@ -147,10 +156,10 @@ KERNEL THREADS(FFT_BLOCK) cg_begin_c32(IN(float2) r, IN(float) inverse, OUT(floa
 }
 
 // x += alpha p, r -= alpha q, and the parts of r z.
-KERNEL THREADS(FFT_BLOCK) cg_step_c32(IN(float2) p, IN(float2) q, IN(float) inverse, IN(double) of_curvature, IN(double) rho, OUT(float2) x, OUT(float2) r, OUT(double) parts, int n, int n_curvature, int iteration, float limit) {
+KERNEL THREADS(FFT_BLOCK) cg_step_c32(IN(float2) p, IN(float2) q, IN(float) inverse, IN(double) of_curvature, IN(double) rho, IN(float) limits, OUT(float2) x, OUT(float2) r, OUT(double) parts, int n, int n_curvature, int iteration) {
     SHARED(double, room, FFT_BLOCK);
     const double curvature = sum_of_parts(room, of_curvature, n_curvature);
-    const double now = rho[(size_t)iteration * gridDim.z + blockIdx.z], goal = rho[blockIdx.z] * limit * limit;
+    const double now = rho[(size_t)iteration * gridDim.z + blockIdx.z], limit = limits[blockIdx.z], goal = rho[blockIdx.z] * limit * limit;
     const float alpha = now > goal && curvature > 0.0 ? (float)(now / curvature) : 0.0f;
     double part = 0.0;
     for (int i = blockIdx.x * FFT_BLOCK + threadIdx.x; i < n; i += gridDim.x * FFT_BLOCK) {
@@ -174,10 +183,10 @@ KERNEL THREADS(FFT_BLOCK) cg_start_f64(IN(double) parts, OUT(double) rho, int n_
 }
 
 // p = z + beta p, and rho[iteration + 1].
-KERNEL THREADS(FFT_BLOCK) cg_direction_c32(IN(float2) r, IN(float) inverse, IN(double) of_next, OUT(double) rho, OUT(float2) p, int n, int n_next, int iteration, float limit) {
+KERNEL THREADS(FFT_BLOCK) cg_direction_c32(IN(float2) r, IN(float) inverse, IN(double) of_next, IN(float) limits, OUT(double) rho, OUT(float2) p, int n, int n_next, int iteration) {
     SHARED(double, room, FFT_BLOCK);
     const double next = sum_of_parts(room, of_next, n_next);
-    const double now = rho[(size_t)iteration * gridDim.z + blockIdx.z], goal = rho[blockIdx.z] * limit * limit;
+    const double now = rho[(size_t)iteration * gridDim.z + blockIdx.z], limit = limits[blockIdx.z], goal = rho[blockIdx.z] * limit * limit;
     const bool is_alive = now > goal;
     const float beta = is_alive ? (float)(next / now) : 0.0f;
     for (int i = blockIdx.x * FFT_BLOCK + threadIdx.x; is_alive && i < n; i += gridDim.x * FFT_BLOCK) {

@@ -94,6 +94,19 @@ const TWINS: &[(&str, &str, &str)] = &[
         "place = at;\n        memory",
     ),
     ("fft", "__syncthreads(); // the lines are here", ""),
+    ("lines", "__syncthreads(); // the tile is here", ""),
+    ("lines", "if (line >= 0) v", "v"),
+    ("lines", "c_mul(factor[place], in[", "c_mul(factor[0], in["),
+    (
+        "lines",
+        "sum += parts[i * 32 + low]",
+        "sum += parts[i * 32]",
+    ),
+    (
+        "lines",
+        "max(1.0f, (float)sqrt(mean / e))",
+        "(float)sqrt(mean / e)",
+    ),
     (
         "sense_cg",
         "__syncthreads(); // the coil's image is here",

@@ -204,6 +204,7 @@ pub(super) fn cg_planes_cases() -> impl Iterator<Item = Case> {
             problem.solve(schedule, &|name| format!("{twin}{name}"))
         });
         case.others = &[
+            "sense_diagonal_f32",
             "sense_rows_forward_c32",
             "sense_columns_c32",
             "sense_rows_adjoint_c32",
@@ -215,6 +216,137 @@ pub(super) fn cg_planes_cases() -> impl Iterator<Item = Case> {
     })
 }
 
+/// Coils, lines, places, columns.
+const SORTED: [[usize; 4]; 3] = [[1, 1, 1, 1], [3, 5, 9, 31], [2, 40, 33, 300]];
+
+pub(super) fn line_cases() -> impl Iterator<Item = Case> {
+    SORTED
+        .into_iter()
+        .flat_map(|[n_coils, n_lines, n_places, n_x]| {
+            let what =
+                format!("{n_coils} coils, {n_lines} lines, {n_places} places, {n_x} columns");
+            let mut rng = Rng::new(11);
+            let mut values = rng.complex(n_coils * n_lines * n_x);
+            if n_x > 30 {
+                // A column without signal, and a faint one.
+                values
+                    .iter_mut()
+                    .skip(3)
+                    .step_by(n_x)
+                    .for_each(|v| *v = Complex32::ZERO);
+                values
+                    .iter_mut()
+                    .skip(4)
+                    .step_by(n_x)
+                    .for_each(|v| *v *= 0.01);
+            }
+            let factor = rng.complex(n_places);
+            let line_of: Vec<i32> = (0..n_places)
+                .map(|i| {
+                    if i % 4 == 1 {
+                        -1
+                    } else {
+                        (i * 7 % n_lines) as i32
+                    }
+                })
+                .collect();
+            let mut truth = vec![Complex32::ZERO; n_coils * n_places * n_x];
+            for (i, v) in truth.iter_mut().enumerate() {
+                let (coil, place, x) = (i / n_x / n_places, i / n_x % n_places, i % n_x);
+                if let Ok(line) = usize::try_from(line_of[place]) {
+                    *v = factor[place] * values[(coil * n_lines + line) * n_x + x];
+                }
+            }
+            let input = values.clone();
+            let sort = Case::new("sort_lines_c32", what.clone(), move |kernel, schedule| {
+                let mut out = vec![NAN; truth.len()];
+                let args = &mut [
+                    Arg::input(&input),
+                    Arg::input(&line_of),
+                    Arg::input(&factor),
+                    Arg::output(&mut out),
+                    int(n_lines),
+                    int(n_places),
+                    int(n_x),
+                ];
+                let grid = [blocks(n_x, 256), n_places as u32, n_coils as u32];
+                launch(kernel, grid, BLOCK, args, schedule)?;
+                Ok(vec![complex_output("out", &out, &truth)])
+            });
+            let n_rows = n_coils * n_lines;
+            let turned: Vec<Complex32> = (0..values.len())
+                .map(|i| values[i % n_rows * n_x + i / n_rows])
+                .collect();
+            let input = values.clone();
+            let turn = Case::new("turn_lines_c32", what.clone(), move |kernel, schedule| {
+                let mut out = vec![NAN; turned.len()];
+                let args = &mut [
+                    Arg::input(&input),
+                    Arg::output(&mut out),
+                    int(n_rows),
+                    int(n_x),
+                ];
+                let grid = [blocks(n_x, 32), blocks(n_rows, 32), 1];
+                launch(kernel, grid, BLOCK, args, schedule)?;
+                Ok(vec![complex_output("out", &out, &turned)])
+            });
+            let energy: Vec<f64> = (0..n_x)
+                .map(|x| {
+                    values
+                        .iter()
+                        .skip(x)
+                        .step_by(n_x)
+                        .map(|v| f64::from(v.norm_sqr()))
+                        .sum()
+                })
+                .collect();
+            let mean = energy.iter().sum::<f64>() / n_x as f64;
+            let limits: Vec<f32> = energy
+                .iter()
+                .map(|e| {
+                    1e-3 * if *e > 0.0 {
+                        (mean / e).sqrt().max(1.0)
+                    } else {
+                        1.0
+                    } as f32
+                })
+                .collect();
+            let narrow: Vec<f32> = energy.iter().map(|e| *e as f32).collect();
+            let mut stop = Case::new("column_limits_f32", what, move |kernel, schedule| {
+                let twin = kernel.strip_suffix("column_limits_f32").unwrap_or_default();
+                let (mut sums, mut out) = (vec![f64::NAN; n_x], vec![f32::NAN; n_x]);
+                let args = &mut [
+                    Arg::input(&values),
+                    Arg::output(&mut sums),
+                    int(n_rows),
+                    int(n_x),
+                ];
+                let kernel_of_sums = format!("{twin}column_energy_f64");
+                launch(
+                    &kernel_of_sums,
+                    [blocks(n_x, 32), 1, 1],
+                    BLOCK,
+                    args,
+                    schedule,
+                )?;
+                let args = &mut [
+                    Arg::input(&sums),
+                    Arg::output(&mut out),
+                    int(n_x),
+                    Arg::F32(1e-3),
+                ];
+                launch(kernel, [1, 1, 1], BLOCK, args, schedule)?;
+                let sums: Vec<f32> = sums.iter().map(|e| *e as f32).collect();
+                Ok(vec![
+                    output("energy", &sums, &narrow),
+                    output("limits", &out, &limits),
+                ])
+            });
+            stop.others = &["column_energy_f64"];
+            [sort, turn, stop]
+        })
+}
+
 struct Planes {
     shape: [usize; 7],
     /// `[plane, coil, pe2, pe1]`, `[plane, pe2, pe1]`.
@@ -224,7 +356,6 @@ struct Planes {
     /// Over `n1 n2`, DC first.
     weights: Vec<f32>,
     mean_weight: f32,
-    inverse: Vec<f32>,
 }
 
 impl Planes {
@@ -263,18 +394,6 @@ impl Planes {
             csm.extend(of_plane.maps);
         }
         let mean_weight = weights.iter().sum::<f32>();
-        let lambda = LAMBDA * mean_weight;
-        let inverse = (0..n_planes * plane)
-            .map(|i| {
-                let of_plane = &csm[i / plane * n_coils * plane..][..n_coils * plane];
-                let density: f32 = of_plane[i % plane..]
-                    .iter()
-                    .step_by(plane)
-                    .map(|s| s.norm_sqr())
-                    .sum();
-                1.0 / (mean_weight * density + lambda)
-            })
-            .collect();
         Self {
             shape,
             csm,
@@ -282,7 +401,6 @@ impl Planes {
             truth,
             weights,
             mean_weight,
-            inverse,
         }
     }
 
@@ -296,7 +414,7 @@ impl Planes {
         let [plan2, plan1] = [n2, n1].map(|n| FftPlan::new(n).unwrap());
         let plane = n2 * n1;
         let lambda = LAMBDA * self.mean_weight;
-        let limit = || Arg::F32(TOLERANCE);
+        let limits = vec![TOLERANCE; n_planes];
         // rows of a block run along pe1, columns along pe2.
         let row_blocks = blocks(n2, lines1);
         let z = n_planes as u32;
@@ -312,12 +430,25 @@ impl Planes {
             launch(&name(kernel), grid, BLOCK, args, schedule)
         };
         let vectors = [n_blocks as u32, 1, z];
+        let mut inverse = vec![f32::NAN; n];
+        run(
+            "sense_diagonal_f32",
+            vectors,
+            &mut [
+                Arg::input(&self.csm),
+                Arg::output(&mut inverse),
+                int(n_coils),
+                int(plane),
+                Arg::F32(self.mean_weight),
+                Arg::F32(lambda),
+            ],
+        )?;
         run(
             "cg_begin_c32",
             vectors,
             &mut [
                 Arg::input(&r),
-                Arg::input(&self.inverse),
+                Arg::input(&inverse),
                 Arg::output(&mut x),
                 Arg::output(&mut p),
                 Arg::output(&mut parts),
@@ -381,16 +512,16 @@ impl Planes {
                 &mut [
                     Arg::input(&p),
                     Arg::input(&q),
-                    Arg::input(&self.inverse),
+                    Arg::input(&inverse),
                     Arg::input(&of_rows),
                     Arg::input(&rho),
+                    Arg::input(&limits),
                     Arg::output(&mut x),
                     Arg::output(&mut r),
                     Arg::output(&mut parts),
                     int(plane),
                     int(row_blocks as usize),
                     int(iteration),
-                    limit(),
                 ],
             )?;
             run(
@@ -398,14 +529,14 @@ impl Planes {
                 vectors,
                 &mut [
                     Arg::input(&r),
-                    Arg::input(&self.inverse),
+                    Arg::input(&inverse),
                     Arg::input(&parts),
+                    Arg::input(&limits),
                     Arg::output(&mut rho),
                     Arg::output(&mut p),
                     int(plane),
                     int(n_blocks),
                     int(iteration),
-                    limit(),
                 ],
             )?;
         }

@@ -22,6 +22,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel!("combine.cu"),
     kernel!("fft.cu"),
     kernel!("grappa_unmix.cu"),
+    kernel!("lines.cu"),
     kernel!("sense_cg.cu"),
     kernel!("sense_planes.cu"),
     kernel!("sense_unfold.cu"),
