@@ -179,7 +179,10 @@ fn main() -> Fallible<()> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let kernels = here.parent().ok_or("no folder above kernels/emu")?;
     let shim = here.join("shim");
-    let header = std::fs::read_to_string(kernels.join("common.cuh"))?;
+    // In the order of `device::cuda::KERNELS`.
+    let header = |name: &str| std::fs::read_to_string(kernels.join(name));
+    let headers = [header("common.cuh")?, header("fft.cuh")?];
+    let headers = headers.each_ref().map(String::as_str);
     for path in [
         kernels,
         &shim,
@@ -231,7 +234,7 @@ fn main() -> Fallible<()> {
     let mut externs = String::new();
     for (stem, path, prefix) in units {
         let source = std::fs::read_to_string(&path)?;
-        let digest = digest::digest(&source, &[&header]);
+        let digest = digest::digest(&source, &headers);
         let names = kernel_names(&source);
         if names.is_empty() {
             return Err(format!(

@@ -25,6 +25,10 @@ impl Element for f32 {
     const NAME: &'static str = "float";
 }
 
+impl Element for f64 {
+    const NAME: &'static str = "double";
+}
+
 impl Element for i32 {
     const NAME: &'static str = "int";
 }

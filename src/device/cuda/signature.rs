@@ -72,7 +72,11 @@ fn one(file: &'static Kernel, text: &str) -> Option<Signature> {
     };
     let replaced = |word: &str| -> String { words.get(word).map_or(word, |w| w).to_owned() };
     let rest = body.strip_prefix("KERNEL ")?;
-    let threads = number(file.text, &replaced(inside(rest.strip_prefix("THREADS")?)?))?;
+    let expression = replaced(inside(rest.strip_prefix("THREADS")?)?);
+    let headers = file.headers.iter().map(|(_, text)| *text);
+    let threads = headers
+        .chain([file.text])
+        .find_map(|text| number(text, &expression))?;
     let rest = rest.split_once(')')?.1;
     let (name, _) = rest.split_once('(')?;
     let params = list(inside(rest)?).into_iter().map(param);
