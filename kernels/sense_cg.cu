@@ -8,6 +8,7 @@
 //           twiddles, radices as fft.cu           count columns of a block: 1, 2, 4 or 8, count * n at most 3072
 //           lambda   absolute: the relative weight times the mean of `weights`     mean_weight of `weights`
 // out       out c32 [n][n_x]: voxels            iterations i32 [ceil(n_x / count)]
+//           residuals f32 [n_x]: preconditioned, over the column's limit
 // launch    grid (ceil(n_x / count))   block (256)   shared 48 KiB, static
 // requires  lambda above 0; n_coils * n * n_x below 2^31
 // tolerance 2e-4 relative to the reference, both solved to 1e-6 (f32 vectors, f64 inner products)
@@ -39,7 +40,7 @@ DEVICE double sum_of_column(OUT(double) room, double v, int count) {
     return sum;
 }
 
-KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, int n_coils, int n, int n_lines, int n_x, int radices, int count, int max_iterations, float lambda, float mean_weight) {
+KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, OUT(float) residuals, int n_coils, int n, int n_lines, int n_x, int radices, int count, int max_iterations, float lambda, float mean_weight) {
     SHARED(float2, memory, 2 * FFT_HALF);
     OUT(double) room = as<double>(memory);
     const int column = threadIdx.x % count, first_row = threadIdx.x / count, rows = FFT_BLOCK / count, centre = n / 2;
@@ -93,10 +94,11 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
     const float limit = is_inside ? limits[x] : 0.0f;
     const double goal = start * limit * limit;
     double rho = start;
+    bool is_over = false; // ended by rounding
     int iteration = 0;
     for (; iteration < max_iterations; iteration++) {
         // Each column once: does any of them go on?
-        const double n_alive = sum_of_column(room, (int)threadIdx.x < count && rho > goal ? 1.0 : 0.0, 1);
+        const double n_alive = sum_of_column(room, (int)threadIdx.x < count && !is_over && rho > goal ? 1.0 : 0.0, 1);
         if (n_alive == 0.0) break;
 #pragma unroll
         for (int i = 0; i < CG_OWN; i++) product[i] = make_float2(lambda * direction[i].x, lambda * direction[i].y);
@@ -136,8 +138,9 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
 #pragma unroll
         for (int i = 0; i < CG_OWN; i++) part += (double)direction[i].x * product[i].x + (double)direction[i].y * product[i].y;
         const double curvature = sum_of_column(room, part, count);
-        // A column that has arrived, or that rounding has ended, stays where it is.
-        const bool is_alive = rho > goal && curvature > 0.0;
+        // A column that has arrived stays where it is, and one where nothing more is to be gained along its direction.
+        is_over = is_over || curvature <= 0.0;
+        const bool is_alive = rho > goal && !is_over;
         const float alpha = is_alive ? (float)(rho / curvature) : 0.0f;
         part = 0.0;
 #pragma unroll
@@ -147,10 +150,7 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
             part += inverse[i] * ((double)residual[i].x * residual[i].x + (double)residual[i].y * residual[i].y);
         }
         const double next = sum_of_column(room, part, count);
-        if (!is_alive) {
-            rho = min(rho, goal);
-            continue;
-        }
+        if (!is_alive) continue;
         const float beta = (float)(next / rho);
         rho = next;
 #pragma unroll
@@ -163,5 +163,6 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
         if (at >= n || !is_inside) break;
         out[(size_t)at * n_x + x] = solution[i];
     }
+    if ((int)threadIdx.x < count && is_inside) residuals[x] = start > 0.0 ? (float)sqrt(rho / start) / limit : 0.0f;
     if (threadIdx.x == 0) iterations[blockIdx.x] = iteration;
 }

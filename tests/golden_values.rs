@@ -487,7 +487,7 @@ fn noise_and_gfactor_are_the_closed_form() {
 }
 
 /// A scan and frame of one slice or slab around `k`.
-fn slice(k: KSpace) -> (Scan, Frame) {
+pub(crate) fn slice(k: KSpace) -> (Scan, Frame) {
     let matrix = [k.shape.ro, k.shape.pe1, k.shape.pe2];
     let space = Space {
         matrix,

@@ -14,6 +14,7 @@ mod kernels;
 mod messages;
 mod read_any_file;
 mod recon_a_file;
+mod recon_on_a_card;
 mod serve_a_scanner;
 mod shipped_protocols;
 mod support;

@@ -60,10 +60,6 @@ fn protocol_errors() {
         "protocol check default --set device.prefer=gpu",
     );
     check(
-        "protocol_no_cuda",
-        "protocol check default --set device.prefer=cuda",
-    );
-    check(
         "protocol_no_value",
         "protocol check default --set device.threads",
     );

@@ -20,15 +20,15 @@ const BUDGET: u64 = 64 << 20;
 const SEEDS: [&str; 3] = ["0", "1", "2"];
 
 /// What a run on the card left.
-struct Ran {
+pub(crate) struct Ran {
     /// What the card told.
-    report: String,
+    pub(crate) report: String,
     /// What the closure gave.
-    said: String,
+    pub(crate) said: String,
 }
 
 impl Ran {
-    fn clean(self) -> Self {
+    pub(crate) fn clean(self) -> Self {
         let report = &self.report;
         assert!(!report.contains("misuse"), "{report}");
         assert!(report.ends_with("released; left: nothing\n"), "{report}");
@@ -58,8 +58,12 @@ fn with_card(command: &mut Command, dir: &Path) {
         .env("CAUDA_EMU_REPORT", dir.join("report"));
 }
 
-/// Runs `body` in a process of its own that has the card; there, returns nothing.
-fn on_card(test: &str, env: &[(&str, &str)], body: impl FnOnce() -> String) -> Option<Ran> {
+/// Runs `body` in a process of its own that has the card; there, returns nothing. `test` is its name with its module's.
+pub(crate) fn on_card(
+    test: &str,
+    env: &[(&str, &str)],
+    body: impl FnOnce() -> String,
+) -> Option<Ran> {
     if let Some(path) = std::env::var_os(INSIDE) {
         std::fs::write(path, body()).unwrap();
         return None;
@@ -69,7 +73,7 @@ fn on_card(test: &str, env: &[(&str, &str)], body: impl FnOnce() -> String) -> O
     let mut command = Command::new(std::env::current_exe().unwrap());
     with_card(&mut command, dir.path());
     let output = command
-        .args(["--exact", &format!("use_a_card::{test}"), "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(INSIDE, &said)
         .envs(env.iter().copied())
         .output()
@@ -244,7 +248,7 @@ fn kernels_give_the_bits_of_the_emulator() {
             );
             String::new()
         };
-        let test = "kernels_give_the_bits_of_the_emulator";
+        let test = "use_a_card::kernels_give_the_bits_of_the_emulator";
         let Some(ran) = on_card(test, &[("CAUDA_EMU_SEED", seed)], body) else {
             return;
         };
@@ -307,7 +311,7 @@ fn threads_share_a_context() {
             String::new()
         };
         let env = [("CAUDA_EMU_SEED", seed)];
-        let Some(ran) = on_card("threads_share_a_context", &env, body) else {
+        let Some(ran) = on_card("use_a_card::threads_share_a_context", &env, body) else {
             return;
         };
         drop(ran.clean());
@@ -333,7 +337,7 @@ fn what_is_queued_after_an_event_is_held_beyond_it() {
         assert_eq!(bits(&down(&c, &s, &b)), bits(&swapped(&pair(6))));
         String::new()
     };
-    let test = "what_is_queued_after_an_event_is_held_beyond_it";
+    let test = "use_a_card::what_is_queued_after_an_event_is_held_beyond_it";
     if let Some(ran) = on_card(test, &[], body) {
         drop(ran.clean());
     }
@@ -360,7 +364,7 @@ fn streams_wait_for_each_other_by_events_alone() {
             assert_eq!(bits(&late), bits(&swapped(&input)));
             (bits(&early) == bits(&late)).to_string()
         };
-        let test = "streams_wait_for_each_other_by_events_alone";
+        let test = "use_a_card::streams_wait_for_each_other_by_events_alone";
         let Some(ran) = on_card(test, &[("CAUDA_EMU_SEED", seed)], body) else {
             return;
         };
@@ -418,7 +422,8 @@ fn a_graph_replays_a_hundred_frames_from_staging_that_is_used_in_turns() {
             assert_eq!(c.memory().in_use_bytes, 0);
             String::new()
         };
-        let test = "a_graph_replays_a_hundred_frames_from_staging_that_is_used_in_turns";
+        let test =
+            "use_a_card::a_graph_replays_a_hundred_frames_from_staging_that_is_used_in_turns";
         let Some(ran) = on_card(test, &[("CAUDA_EMU_SEED", seed)], body) else {
             return;
         };
@@ -465,7 +470,7 @@ const FAULTS: [(&str, bool, &str); 11] = [
 
 #[test]
 fn whatever_fails_is_named_leaves_nothing_and_the_next_scan_works() {
-    let test = "whatever_fails_is_named_leaves_nothing_and_the_next_scan_works";
+    let test = "use_a_card::whatever_fails_is_named_leaves_nothing_and_the_next_scan_works";
     let mut n_cases = 0;
     for (kind, is_lost, needed) in FAULTS {
         for n in 1..20 {
@@ -545,7 +550,7 @@ fn a_lost_card_is_opened_again_while_what_was_on_it_is_still_held() {
         assert_eq!(new.memory().budget_bytes, 1 << 20);
         String::new()
     };
-    let test = "a_lost_card_is_opened_again_while_what_was_on_it_is_still_held";
+    let test = "use_a_card::a_lost_card_is_opened_again_while_what_was_on_it_is_still_held";
     if let Some(ran) = on_card(test, &[("CAUDA_EMU_FAIL", "launch:1")], body) {
         drop(ran.clean());
     }
@@ -576,7 +581,7 @@ fn memory_beyond_the_budget_is_refused_before_the_driver_is_asked() {
         );
         String::new()
     };
-    let test = "memory_beyond_the_budget_is_refused_before_the_driver_is_asked";
+    let test = "use_a_card::memory_beyond_the_budget_is_refused_before_the_driver_is_asked";
     // The first allocation that the driver sees fails; had it seen the one over budget, there were a second.
     let env = [("CAUDA_EMU_FAIL", "alloc:1"), ("CAUDA_EMU_MEMORY_MIB", "1")];
     if let Some(ran) = on_card(test, &env, body) {
@@ -635,7 +640,7 @@ fn launches_that_do_not_fit_are_refused_before_the_driver_is_asked() {
         assert!(Context::open(1, BUDGET).is_err_and(|e| matches!(e, CudaError::NoCard { .. })));
         String::new()
     };
-    let test = "launches_that_do_not_fit_are_refused_before_the_driver_is_asked";
+    let test = "use_a_card::launches_that_do_not_fit_are_refused_before_the_driver_is_asked";
     if let Some(ran) = on_card(test, &[], body) {
         drop(ran.clean());
     }
@@ -656,7 +661,7 @@ fn a_kernel_that_reads_outside_is_named_by_who_waits() {
         assert!(matches!(e, CudaError::Fault { .. }), "{e}");
         e.to_string()
     };
-    let test = "a_kernel_that_reads_outside_is_named_by_who_waits";
+    let test = "use_a_card::a_kernel_that_reads_outside_is_named_by_who_waits";
     let Some(ran) = on_card(test, &[], body) else {
         return;
     };
@@ -682,7 +687,7 @@ fn a_leak_is_told() {
         std::mem::forget(s.record().unwrap());
         String::new()
     };
-    let Some(ran) = on_card("a_leak_is_told", &[], body) else {
+    let Some(ran) = on_card("use_a_card::a_leak_is_told", &[], body) else {
         return;
     };
     // The event holds its stream, and that the context, which nobody releases.
@@ -692,7 +697,7 @@ fn a_leak_is_told() {
 
 #[test]
 fn a_driver_that_lacks_a_function_is_an_error_that_names_it() {
-    let test = "a_driver_that_lacks_a_function_is_an_error_that_names_it";
+    let test = "use_a_card::a_driver_that_lacks_a_function_is_an_error_that_names_it";
     if let Some(path) = std::env::var_os(INSIDE) {
         let words = Context::open(0, BUDGET).unwrap_err().to_string();
         let probe = cauda::device::cuda::probe();
@@ -712,7 +717,7 @@ fn a_driver_that_lacks_a_function_is_an_error_that_names_it() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     with_card(&mut command, dir.path());
     let output = command
-        .args(["--exact", &format!("use_a_card::{test}")])
+        .args(["--exact", test])
         .env(INSIDE, &said)
         .output()
         .unwrap();

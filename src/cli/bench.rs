@@ -19,6 +19,7 @@ use ismrmrd::{Acquisition, AcquisitionFlag, Header, Meta};
 use super::{Outcome, output::Output, output::table, plot};
 use crate::data::{Fault, FaultKind};
 use crate::device::Device;
+use crate::device::cuda::Accelerator;
 use crate::metrics::{peak_memory_bytes, resident_memory_bytes};
 use crate::phantom::{CalibrationLines, Simulate, simulate};
 use crate::server::{Client, Received, Receiver, Server, ServerConfig};
@@ -249,6 +250,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         Some(address) => measure(args, &scan, address, threads)?,
         None => {
             let mut config = ServerConfig::new(threads, device.memory_bytes);
+            config.card = Accelerator::open().ok();
             config.listen = ([127, 0, 0, 1], 0).into();
             let server = Server::bind(config)?;
             let address = server.address()?.to_string();

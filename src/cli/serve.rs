@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Outcome, interrupt, output::Output};
 use crate::data::{Fault, FaultKind};
 use crate::device::Device;
+use crate::device::cuda::Accelerator;
 use crate::server::{NoiseStore, Server, ServerConfig, ServerTls, serve_pipe};
 
 /// Arguments of `cauda serve`.
@@ -92,6 +93,8 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         args.memory
             .map_or(device.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
     );
+    // Warm before the first scan; why there is none, each scan that needs one is told.
+    config.card = Accelerator::open().ok();
     config.listen = args.listen;
     config.allow.clone_from(&args.allow);
     config.default_protocol.clone_from(&args.default_protocol);

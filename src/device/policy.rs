@@ -1,6 +1,6 @@
 //! What a site chose: where operators run, and what a fault of the card means.
 
-/// Where operators run; protocol key `device.backend`.
+/// Where operators run; protocol key `device.prefer`.
 #[derive(
     Clone,
     Copy,

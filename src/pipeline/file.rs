@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ismrmrd::AcquisitionFlag;
 
 use crate::data::{Fault, FaultKind, NoiseCovariance, Note, ReconImage, Scan};
-use crate::device::Device;
+use crate::device::cuda::Accelerator;
+use crate::device::{CardUse, Device};
 use crate::handoff::{Delivered, HandoffParams};
 use crate::ingest::{Ingest, NoiseAccumulator};
 use crate::metrics::{Monotonic, StageClock, peak_memory_bytes};
@@ -70,7 +72,7 @@ fn in_file(path: &Path, mut fault: Fault) -> Fault {
 
 fn reconstruct(job: &FileJob<'_>) -> Result<Finished, Fault> {
     let clock = StageClock::new(&STAGES);
-    let device = device(job);
+    let device = device(job)?;
     let (mut opened, input, ingest) = open(job, &clock)?;
     let source_notes = opened.notes.clone();
 
@@ -199,7 +201,7 @@ pub fn plan_file(job: &FileJob<'_>) -> Result<(Vec<PatternReport>, Vec<Note>), F
 
 fn plan(job: &FileJob<'_>) -> Result<(Vec<PatternReport>, Vec<Note>), Fault> {
     let clock = StageClock::new(&STAGES);
-    let device = device(job);
+    let device = device(job)?;
     let (mut opened, _, mut ingest) = open(job, &clock)?;
     let mut notes = opened.notes.clone();
     job.watch.begin(Some(opened.count()), 0);
@@ -309,7 +311,7 @@ fn noise_of(path: &Path, notes: &mut Vec<Note>) -> Result<(NoiseCovariance, Opti
     Ok((noise, bandwidth_ratio(&opened.header)))
 }
 
-fn device(job: &FileJob<'_>) -> Device {
+fn device(job: &FileJob<'_>) -> Result<Device, Fault> {
     let mut device = Device::detect();
     let prefs = &job.protocol.file.device;
     if let Some(n) = job.threads.or((prefs.threads > 0).then_some(prefs.threads)) {
@@ -318,5 +320,18 @@ fn device(job: &FileJob<'_>) -> Device {
     if prefs.memory_budget_mib > 0 {
         device.memory_bytes = prefs.memory_budget_mib.saturating_mul(1 << 20);
     }
-    device
+    device.card = card(job.protocol, None)?;
+    Ok(device)
+}
+
+/// What a protocol's choice of a card means on this machine.
+///
+/// # Errors
+/// [`FaultKind::Device`]: a card is asked for and cannot be used.
+pub(crate) fn card(protocol: &Protocol, open: Option<&Arc<Accelerator>>) -> Result<CardUse, Fault> {
+    let prefs = &protocol.file.device;
+    CardUse::choose(prefs.prefer, prefs.on_cuda_fault, open).map_err(|e| {
+        let text = format!("protocol {}: device.prefer = \"cuda\": {e}", protocol.name);
+        Fault::new(FaultKind::Device, "device", text)
+    })
 }

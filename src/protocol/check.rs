@@ -1,6 +1,6 @@
 //! Is a protocol consistent in itself, and is this scan the one it is for?
 
-use super::{Prefer, Protocol, ProtocolError, ProtocolFile};
+use super::{Protocol, ProtocolError, ProtocolFile};
 use crate::data::Scan;
 
 /// Checks what needs no scan.
@@ -16,12 +16,6 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
         key: key.to_owned(),
         message,
     };
-    if file.device.prefer == Prefer::Cuda {
-        return Err(ProtocolError::Device {
-            protocol: name.to_owned(),
-            asked: "cuda".to_owned(),
-        });
-    }
     let deadline = file.pipeline.deadline_s;
     if !(deadline.is_finite() && deadline >= 0.0) {
         return Err(key(

@@ -80,23 +80,12 @@ pub enum ProtocolError {
         /// What the header says.
         found: String,
     },
-    /// Asked for a device that this build does not have.
-    #[error(
-        "protocol {protocol}: device.prefer = {asked:?}: no operator of this build runs on a card yet; allowed here: \"auto\", \"cpu\""
-    )]
-    Device {
-        /// Which.
-        protocol: String,
-        /// As asked.
-        asked: String,
-    },
 }
 
 impl From<ProtocolError> for Fault {
     fn from(e: ProtocolError) -> Self {
         let kind = match e {
             ProtocolError::Scan { .. } => FaultKind::Input,
-            ProtocolError::Device { .. } => FaultKind::Device,
             _ => FaultKind::Protocol,
         };
         Fault::new(kind, "protocol", e.to_string())

@@ -13,9 +13,7 @@ pub mod schema;
 
 pub use error::ProtocolError;
 pub use registry::{Registry, Shipped};
-pub use schema::{
-    DevicePrefs, OnFrameError, PipelineParams, Prefer, ProtocolFile, ScanRequirements,
-};
+pub use schema::{DevicePrefs, OnFrameError, PipelineParams, ProtocolFile, ScanRequirements};
 
 /// A protocol that was parsed and is consistent in itself.
 #[derive(Clone, Debug)]

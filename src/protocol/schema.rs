@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::device::{Backend, Policy};
 use crate::handoff::HandoffParams;
 use crate::ingest::IngestParams;
 use crate::recon::ReconParams;
@@ -93,8 +94,12 @@ fn one() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DevicePrefs {
-    /// Compute device. "cuda" is refused as long as no operator runs on a card; nothing falls back quietly.
-    pub prefer: Prefer,
+    /// Where operators run: "auto" takes a card where there is one with kernels for what is asked, "cuda" refuses to run
+    /// without one. Each image says where it was made.
+    pub prefer: Backend,
+    /// What a scan does whose card fails: "fail" ends it with what the card said; "finish_on_cpu" reconstructs the frame
+    /// and the rest on the CPU, and each image says so.
+    pub on_cuda_fault: Policy,
     /// Threads in all; 0 is every core. `--threads` on the command line goes before it.
     pub threads: usize,
     /// Memory for k-space and working memory, MiB; 0 is three quarters of the machine's.
@@ -104,23 +109,12 @@ pub struct DevicePrefs {
 impl Default for DevicePrefs {
     fn default() -> Self {
         Self {
-            prefer: Prefer::Auto,
+            prefer: Backend::Auto,
+            on_cuda_fault: Policy::Fail,
             threads: 0,
             memory_budget_mib: 0,
         }
     }
-}
-
-/// Compute devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Prefer {
-    /// The fastest one present.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
 }
 
 /// How the chain runs.

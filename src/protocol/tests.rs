@@ -18,7 +18,7 @@ fn unknown_key_is_named_with_its_table_and_the_nearest() {
     let m = message("[device]\nthread = 2\n", &[]);
     assert_eq!(
         m,
-        "protocol p: device.thread: no such key; did you mean threads?; keys here: prefer, threads, memory_budget_mib"
+        "protocol p: device.thread: no such key; did you mean threads?; keys here: prefer, on_cuda_fault, threads, memory_budget_mib"
     );
     assert!(message("devise = 1\n", &[]).starts_with("protocol p: devise: no such key"));
 }

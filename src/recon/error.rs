@@ -27,6 +27,12 @@ pub enum ReconError {
         /// Encodings in the header.
         n_encodings: usize,
     },
+    /// The card that was asked for cannot do it, or failed.
+    #[error("{message}")]
+    Card {
+        /// What happened, and what to do.
+        message: String,
+    },
     /// No line at all.
     #[error("frame {frame}: no imaging line was measured; nothing to reconstruct")]
     NoLines {
@@ -139,6 +145,7 @@ impl ReconError {
             | Self::Singular { .. } => FaultKind::Input,
             // Their own kinds, given by `Fault::from` below.
             Self::Maps(_) | Self::Sense(_) => FaultKind::Input,
+            Self::Card { .. } => FaultKind::Device,
             Self::Memory { .. } => FaultKind::Limit,
             Self::PatternChanged { .. } | Self::Bug(_) => FaultKind::Bug,
         }

@@ -18,6 +18,7 @@ pub mod grappa;
 pub mod intensity;
 pub mod interpolate;
 mod known;
+mod on_card;
 mod params;
 pub mod partial_fourier;
 pub mod replica;
@@ -43,6 +44,7 @@ use sampling::{Block, Sampling};
 
 use crate::data::{Calibration, Frame, Geometry, Note, ReconImage, Scan, ScanEncoding, Shape};
 use crate::device::{Device, Recipe};
+use on_card::Card;
 
 /// A planned reconstruction: one encoding, one sampling pattern.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Recon {
     choice: Choice,
     window: Option<Window>,
     sense: Option<sense::Sense>,
+    /// Where operators that have kernels run; otherwise on the CPU.
+    card: Option<Card>,
     partial_fourier: partial_fourier::Plan,
     /// z, y, x.
     axes: [interpolate::Axis; 3],
@@ -82,6 +86,7 @@ impl Recon {
     /// * [`ReconError::Calibration`]: too few calibration lines; another method is never taken instead.
     /// * [`ReconError::Pattern`]: the method asked for does not fit the sampling.
     /// * [`ReconError::Memory`]: working memory exceeds the device's budget.
+    /// * [`ReconError::Card`]: a card is required and has no kernels for the method.
     pub fn plan(
         scan: &Scan,
         frame: &Frame,
@@ -135,6 +140,7 @@ impl Recon {
             }
             _ => None,
         };
+        let card = Card::of(device, sense.as_ref(), choice.method)?;
         let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
         let mut notes: Vec<Note> = choice
             .warning
@@ -172,6 +178,7 @@ impl Recon {
             choice,
             window,
             sense,
+            card,
             partial_fourier,
             axes,
             map_axes,
@@ -201,6 +208,7 @@ impl Recon {
     /// # Errors
     /// * [`ReconError::PatternChanged`]: the frame is not sampled as planned.
     /// * [`ReconError::Singular`], [`ReconError::NotFinite`]: the data does not allow it.
+    /// * [`ReconError::Card`]: the card failed, and the CPU is not to finish.
     pub fn run(&self, frame: &Frame) -> Result<ReconImage, ReconError> {
         self.run_calibrated(frame, frame, Known::default())
     }
@@ -236,7 +244,14 @@ impl Recon {
             scratch_bytes: 3 * grid,
             reason: self.choice.reason.clone(),
         }];
-        recipes.extend(self.sense.iter().map(|s| s.recipe().clone()));
+        recipes.extend(self.sense.iter().map(|s| {
+            let mut recipe = s.recipe().clone();
+            if let Some(card) = &self.card {
+                recipe.backend = "cuda";
+                recipe.reason += &format!("; on {}", card.name());
+            }
+            recipe
+        }));
         if let Some(method) = self.partial_fourier.method() {
             recipes.push(Recipe {
                 op: "recon/partial_fourier".into(),

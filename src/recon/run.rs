@@ -54,9 +54,13 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn step(&mut self, op: &str, detail: impl Into<String>) {
+        self.step_on("cpu", op, detail);
+    }
+
+    pub(crate) fn step_on(&mut self, backend: &'static str, op: &str, detail: impl Into<String>) {
         self.steps.push(Step {
             op: op.into(),
-            backend: "cpu",
+            backend,
             detail: detail.into(),
         });
     }
@@ -330,8 +334,9 @@ impl Recon {
                 (wiener.lambda, wiener.describe())
             }
         };
-        let image = sense.run_with(&frame.kspace, &csm, lambda)?;
-        log.step(
+        let (image, backend) = self.solve(sense, &frame.kspace, &csm, lambda, log)?;
+        log.step_on(
+            backend,
             "recon/sense",
             format!(
                 "{}; {chosen}; {} iterations, residual {:.1e}; {}",

@@ -13,6 +13,7 @@ pub(crate) fn device() -> Device {
     Device {
         threads: 1,
         memory_bytes: 4 << 30,
+        ..Device::detect()
     }
 }
 

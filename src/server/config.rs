@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::device::cuda::Accelerator;
 
 use ismrmrd::Limits;
 
@@ -31,6 +34,8 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Memory of all scans; each may use its share.
     pub memory_bytes: u64,
+    /// A card that is open for all scans; without one, each scan that may use a card looks for it.
+    pub card: Option<Arc<Accelerator>>,
     /// Images that may wait for a peer that does not read, per scan; then the chain stops, and with it the socket.
     pub outbox_bytes: u64,
     /// Longest silence before the header.
@@ -61,6 +66,7 @@ impl ServerConfig {
             max_scans: 2,
             threads,
             memory_bytes,
+            card: None,
             outbox_bytes: 256 << 20,
             hello_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),

@@ -436,7 +436,7 @@ impl Dialogue<'_> {
         for note in &choice.notes {
             self.sink.text("INFO", &note.text)?;
         }
-        let (device, protocol) = share(&shared.config, choice.protocol);
+        let (device, protocol) = share(&shared.config, choice.protocol)?;
         let outbox = Arc::clone(&self.outbox);
         let watch = Gone(&outbox);
         let clock = Monotonic;
@@ -566,11 +566,13 @@ fn tell_broken(spill: &Spill, sink: &Sink, broken: &mut Option<Note>) -> Result<
 fn share(
     config: &ServerConfig,
     mut protocol: crate::protocol::Protocol,
-) -> (Device, crate::protocol::Protocol) {
+) -> Result<(Device, crate::protocol::Protocol), Fault> {
+    let card = crate::pipeline::file::card(&protocol, config.card.as_ref())?;
     let prefs = &protocol.file.device;
     let mut device = Device {
         threads: config.threads.max(1),
         memory_bytes: config.memory_bytes / config.max_scans as u64,
+        card,
     };
     if prefs.threads > 0 {
         device.threads = device.threads.min(prefs.threads);
@@ -582,7 +584,7 @@ fn share(
     }
     let queue_mib = &mut protocol.file.pipeline.queue_mib;
     *queue_mib = (*queue_mib).min((device.memory_bytes >> 22).max(1));
-    (device, protocol)
+    Ok((device, protocol))
 }
 
 /// What was answered, logged or passed over without touching the scan. Bounded: a peer may send a million of each.

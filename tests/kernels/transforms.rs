@@ -158,6 +158,7 @@ pub(super) fn cg_lines_cases() -> impl Iterator<Item = Case> {
         Case::new("sense_cg_lines_c32", what, move |kernel, schedule| {
             let grid = blocks(n_x, count);
             let (mut out, mut iterations) = (vec![NAN; n * n_x], vec![-1i32; grid as usize]);
+            let mut residuals = vec![f32::NAN; n_x];
             // Frequencies are weighted in the order of the transform, DC first; lines are told DC in the middle.
             let args = &mut [
                 Arg::input(&csm.maps),
@@ -168,6 +169,7 @@ pub(super) fn cg_lines_cases() -> impl Iterator<Item = Case> {
                 Arg::input(&plan.twiddles),
                 Arg::output(&mut out),
                 Arg::output(&mut iterations),
+                Arg::output(&mut residuals),
                 int(n_coils),
                 int(n),
                 int(kspace.lines.len()),
@@ -184,6 +186,9 @@ pub(super) fn cg_lines_cases() -> impl Iterator<Item = Case> {
                 .all(|i| (1..ITERATIONS as i32).contains(i))
             {
                 return Err(format!("iterations {iterations:?}"));
+            }
+            if !residuals.iter().all(|r| (0.0..=1.0).contains(r)) {
+                return Err(format!("residuals {residuals:?}"));
             }
             Ok(vec![complex_output("out", &out, &truth)])
         })

@@ -1,6 +1,8 @@
-//! What `kernels/fft.cuh` wants to know of a length.
+//! Transforms on a card: what `kernels/fft.cuh` wants to know of a length, and the launches.
 
 use num_complex::{Complex32, Complex64};
+
+use super::{Arg, Buffer, CudaError, Stream};
 
 /// Samples that a block has room for: `FFT_HALF`.
 const HALF: usize = 3072;
@@ -45,6 +47,135 @@ impl FftPlan {
     /// Most lines that a block can transform side by side.
     pub fn lines_at_once(&self) -> usize {
         HALF / self.n
+    }
+}
+
+/// Unitary transforms of one length, with their table on a card.
+#[derive(Debug)]
+pub struct Transform {
+    plan: FftPlan,
+    twiddles: Buffer<Complex32>,
+}
+
+/// Which transform of some lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Way {
+    /// `exp(-2 pi i)`, from image to k-space; else back.
+    pub is_forward: bool,
+    /// DC and the origin in the middle (`n / 2`); else first.
+    pub is_centred: bool,
+}
+
+/// Lines that a block takes at most: more would leave small images too few blocks.
+const MOST_LINES: usize = 8;
+
+impl Transform {
+    pub(super) fn new(plan: FftPlan, twiddles: Buffer<Complex32>) -> Self {
+        Self { plan, twiddles }
+    }
+
+    /// Length.
+    pub fn n(&self) -> usize {
+        self.plan.n
+    }
+
+    /// The passes, as kernels take them.
+    pub fn radices(&self) -> Arg<'static> {
+        Arg::I32(self.plan.radices)
+    }
+
+    /// The table, as kernels take it.
+    pub fn twiddles(&self) -> Arg<'_> {
+        Arg::input(&self.twiddles)
+    }
+
+    /// Lines that a block should take.
+    pub fn lines(&self) -> usize {
+        self.plan.lines_at_once().min(MOST_LINES)
+    }
+
+    /// Rows `[n_rows, n]`.
+    ///
+    /// # Errors
+    /// As [`Stream::launch`].
+    pub fn rows(
+        &self,
+        stream: &Stream,
+        input: &Buffer<Complex32>,
+        out: &mut Buffer<Complex32>,
+        n_rows: usize,
+        way: Way,
+    ) -> Result<(), CudaError> {
+        let count = self.lines();
+        let grid = [grid(n_rows.div_ceil(count))?, 1, 1];
+        self.launch("fft_rows_c32", stream, (input, out), n_rows, grid, way)
+    }
+
+    /// Columns of `[n_batch, n, n_x]`.
+    ///
+    /// # Errors
+    /// As [`Stream::launch`].
+    pub fn columns(
+        &self,
+        stream: &Stream,
+        input: &Buffer<Complex32>,
+        out: &mut Buffer<Complex32>,
+        [n_batch, n_x]: [usize; 2],
+        way: Way,
+    ) -> Result<(), CudaError> {
+        let count = self.lines();
+        let grid = [grid(n_x.div_ceil(count))?, grid(n_batch)?, 1];
+        self.launch("fft_columns_c32", stream, (input, out), n_x, grid, way)
+    }
+
+    fn launch(
+        &self,
+        kernel: &str,
+        stream: &Stream,
+        (input, out): (&Buffer<Complex32>, &mut Buffer<Complex32>),
+        n_lines: usize,
+        grid: [u32; 3],
+        way: Way,
+    ) -> Result<(), CudaError> {
+        let n = self.plan.n;
+        let args = [
+            Arg::input(input),
+            Arg::output(out),
+            self.twiddles(),
+            int(n)?,
+            int(n_lines)?,
+            self.radices(),
+            int(self.lines())?,
+            int(if way.is_centred { n / 2 } else { 0 })?,
+            Arg::F32(if way.is_forward { 1.0 } else { -1.0 }),
+            Arg::F32(1.0 / (n as f32).sqrt()),
+        ];
+        stream.launch(kernel, grid, &args)
+    }
+}
+
+/// A size as kernels take it.
+///
+/// # Errors
+/// [`CudaError::Wrong`] from 2^31 on.
+pub fn int(n: usize) -> Result<Arg<'static>, CudaError> {
+    let of = i32::try_from(n).map(Arg::I32);
+    of.map_err(|_| too_large(n))
+}
+
+/// A number of blocks.
+///
+/// # Errors
+/// [`CudaError::Wrong`] from 2^31 on.
+pub fn grid(n: usize) -> Result<u32, CudaError> {
+    let of = i32::try_from(n).map(i32::cast_unsigned);
+    of.map_err(|_| too_large(n))
+}
+
+fn too_large(n: usize) -> CudaError {
+    CudaError::Wrong {
+        what: format!("a size of {n}"),
+        why: "kernels count below 2^31".into(),
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! A [`Context`] is a card in use: [`Buffer`]s on it, [`Pinned`] memory beside it, [`Stream`]s of copies and launches, [`Graph`]s
 //! of launches that are done again and again. Nothing here can be used too early or given back too early; what goes wrong
-//! is a [`CudaError`], and a card that died is opened again. No operator launches a kernel yet.
+//! is a [`CudaError`], and a card that died is opened again.
 
+mod accelerator;
 mod context;
 mod driver;
 mod error;
@@ -21,9 +22,10 @@ mod probe;
 mod signature;
 mod stream;
 
+pub use accelerator::Accelerator;
 pub use context::{Context, MemoryUse};
 pub use error::CudaError;
-pub use fft::FftPlan;
+pub use fft::{FftPlan, Transform, Way, grid, int};
 pub use graph::{Capture, Graph};
 pub use kernels::KERNELS;
 pub use library::{Image, Kernel, Library, Origin};

@@ -21,6 +21,7 @@ use crate::device::Recipe;
 mod banded;
 mod column;
 mod compress;
+mod cuda;
 mod lattice;
 mod noise;
 mod solver;

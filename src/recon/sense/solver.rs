@@ -14,7 +14,7 @@ use crate::num::lanes::{LANES, Lanes};
 use crate::num::rng::Rng;
 
 /// Least relative Tikhonov weight: keeps blocks without sensitivity invertible in f32.
-const LEAST_LAMBDA: f32 = 1e-6;
+pub(super) const LEAST_LAMBDA: f32 = 1e-6;
 
 /// Added noise of a replica as a fraction of the frame's own: iterations respond to so little in proportion.
 const SMALL: f64 = 0.1;

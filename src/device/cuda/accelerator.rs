@@ -1,0 +1,170 @@
+//! A card as operators see it: queues, transforms and staging memory that outlive a frame.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use num_complex::Complex32;
+
+use super::context::lock;
+use super::fft::Transform;
+use super::{Buffer, Context, CudaError, Element, FftPlan, Pending, Pinned, Stream};
+
+/// Staging memory that is kept between frames, at most.
+const MOST_KEPT: usize = 8;
+
+/// A card, warm.
+#[derive(Debug)]
+pub struct Accelerator {
+    context: Context,
+    streams: Mutex<Vec<Stream>>,
+    transforms: Mutex<BTreeMap<usize, Arc<Transform>>>,
+    staging: Mutex<Vec<Pinned<Complex32>>>,
+}
+
+impl Accelerator {
+    /// The first card, with what of its memory is free now, less a tenth for others.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open() -> Result<Arc<Self>, CudaError> {
+        let context = Context::open(0, 0)?;
+        let (free, _) = context.card_memory()?;
+        // The same context, with its budget.
+        Ok(Arc::new(Self::new(Context::open(0, free / 10 * 9)?)))
+    }
+
+    /// Around an open card.
+    pub fn new(context: Context) -> Self {
+        Self {
+            context,
+            streams: Mutex::default(),
+            transforms: Mutex::default(),
+            staging: Mutex::default(),
+        }
+    }
+
+    /// The card.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Runs `work` on a queue of its own, and waits for what it queued. A queue on which something failed is given up.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`CudaError::Fault`] or [`CudaError::Lost`] for what it queued.
+    pub fn run<T>(
+        &self,
+        work: impl FnOnce(&Stream) -> Result<T, CudaError>,
+    ) -> Result<T, CudaError> {
+        let known = lock(&self.streams).pop();
+        let stream = known.map_or_else(|| self.context.stream(), Ok)?;
+        let done = work(&stream)?;
+        stream.synchronise()?;
+        lock(&self.streams).push(stream);
+        Ok(done)
+    }
+
+    /// Transforms of length `n`; `None` if the kernels have none of it ([`FftPlan::new`]).
+    ///
+    /// # Errors
+    /// As [`Context::buffer`] and [`Stream::upload`], the first time.
+    pub fn transform(&self, n: usize) -> Result<Option<Arc<Transform>>, CudaError> {
+        if let Some(known) = lock(&self.transforms).get(&n) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(plan) = FftPlan::new(n) else {
+            return Ok(None);
+        };
+        // Other queues may use it at once: it is there before anyone gets it.
+        let twiddles = self.run(|stream| self.upload(stream, &plan.twiddles))?;
+        let transform = Arc::new(Transform::new(plan, twiddles));
+        Ok(Some(
+            lock(&self.transforms).entry(n).or_insert(transform).clone(),
+        ))
+    }
+
+    /// A copy on the card; [`Self::send`] for large ones.
+    ///
+    /// # Errors
+    /// As [`Context::buffer`], [`Context::pinned`] and [`Stream::upload`].
+    pub fn upload<T: Element>(
+        &self,
+        stream: &Stream,
+        values: &[T],
+    ) -> Result<Buffer<T>, CudaError> {
+        let mut pinned = self.context.pinned(values.len())?;
+        pinned.copy_from_slice(values);
+        let mut buffer = self.context.buffer(values.len())?;
+        // The queue holds the pinned memory until the copy is done.
+        drop(stream.upload(pinned, &mut buffer, 0)?);
+        Ok(buffer)
+    }
+
+    /// A copy of samples on the card, through staging memory that is kept: give what it leaves to [`Self::keep`].
+    ///
+    /// # Errors
+    /// As [`Self::upload`].
+    pub fn send(
+        &self,
+        stream: &Stream,
+        values: &[Complex32],
+    ) -> Result<(Buffer<Complex32>, Pending<Complex32>), CudaError> {
+        let mut pinned = self.pinned(values.len())?;
+        pinned.copy_from_slice(values);
+        let mut buffer = self.context.buffer(values.len())?;
+        let pending = stream.upload(pinned, &mut buffer, 0)?;
+        Ok((buffer, pending))
+    }
+
+    /// Queues a copy of a buffer to the host, in staging memory.
+    ///
+    /// # Errors
+    /// As [`Context::pinned`] and [`Stream::download`].
+    pub fn fetch(
+        &self,
+        stream: &Stream,
+        buffer: &Buffer<Complex32>,
+    ) -> Result<Pending<Complex32>, CudaError> {
+        let pinned = self.pinned(buffer.len())?;
+        stream.download(buffer, 0, pinned)
+    }
+
+    /// Staging memory for `len` samples.
+    fn pinned(&self, len: usize) -> Result<Pinned<Complex32>, CudaError> {
+        let mut staging = lock(&self.staging);
+        let fitting = staging.iter_mut().position(|p| {
+            p.set_len(len);
+            p.len() == len
+        });
+        let kept = fitting.map(|i| staging.swap_remove(i));
+        drop(staging);
+        kept.map_or_else(|| self.context.pinned(len), Ok)
+    }
+
+    /// Waits for staging memory and keeps it.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn keep(&self, pending: Pending<Complex32>) -> Result<(), CudaError> {
+        self.give_back(pending.wait()?);
+        Ok(())
+    }
+
+    /// Waits for what was fetched, copies it, and keeps the staging memory.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn take(&self, pending: Pending<Complex32>) -> Result<Vec<Complex32>, CudaError> {
+        let pinned = pending.wait()?;
+        let values = pinned.to_vec();
+        self.give_back(pinned);
+        Ok(values)
+    }
+
+    fn give_back(&self, pinned: Pinned<Complex32>) {
+        let mut staging = lock(&self.staging);
+        if staging.len() < MOST_KEPT {
+            staging.push(pinned);
+        }
+    }
+}

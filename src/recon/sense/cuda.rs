@@ -1,0 +1,575 @@
+//! SENSE on a card: the launches of `kernels/sense_unfold.cu`, `sense_cg.cu` and `sense_planes.cu`.
+
+use num_complex::Complex32;
+
+use super::solver::LEAST_LAMBDA;
+use super::{Sense, SenseImage};
+use crate::data::{Csm, KSpace};
+use crate::device::cuda::{
+    Accelerator, Arg, Buffer, CudaError, FftPlan, Stream, Transform, Way, grid, int,
+};
+
+/// Blocks that the card factorises in `f32` lose their digits below.
+const LEAST_CARD_LAMBDA: f32 = 1e-4;
+/// Most voxels that fold onto each other: kernels `sense_unfold_r1` to `r8`.
+const MOST_FOLDS: usize = 8;
+/// Blocks of the vector kernels.
+const VECTOR_BLOCKS: usize = 64;
+const BLOCK: usize = 256;
+
+const IMAGE: Way = Way {
+    is_forward: false,
+    is_centred: true,
+};
+const FOLDED: Way = Way {
+    is_forward: false,
+    is_centred: false,
+};
+
+/// What is asked of the card.
+struct Job<'a> {
+    sense: &'a Sense,
+    card: &'a Accelerator,
+    stream: &'a Stream,
+    /// Relative Tikhonov weight.
+    lambda: f32,
+}
+
+/// Complex samples on the card.
+type Samples = Buffer<Complex32>;
+
+impl Sense {
+    /// Why a card cannot reconstruct what was planned; `None` where it can.
+    ///
+    /// `lambda` as for [`Sense::run_with`].
+    pub(crate) fn card_lacks(&self, n_sets: usize, lambda: f32) -> Option<String> {
+        let folding = &self.lattice;
+        let [n2, n1] = folding.grid;
+        let lacks = |what: &str| Some(what.to_owned());
+        if n_sets > 1 {
+            return lacks("several sets of maps");
+        }
+        if lambda < LEAST_CARD_LAMBDA {
+            return Some(format!(
+                "lambda {lambda:e} below {LEAST_CARD_LAMBDA:e}, where f32 loses digits"
+            ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        if !folding.places.iter().all(|p| seen.insert(*p)) {
+            return lacks("lines that were measured twice and not averaged");
+        }
+        let lengths = if folding.is_exact() {
+            if folding.lattice.shift > 0 {
+                return lacks("sheared lattices");
+            }
+            if folding.members.len() > MOST_FOLDS {
+                return Some(format!("{} folds", folding.members.len()));
+            }
+            let [d2, d1] = folding.domain;
+            [self.shape.ro, d1, d2]
+        } else {
+            if self.params.noise_map {
+                return lacks("noise maps of irregular masks");
+            }
+            [self.shape.ro, n1, n2]
+        };
+        let bad = lengths.into_iter().find(|n| FftPlan::new(*n).is_none());
+        bad.map(|n| format!("transforms of length {n}"))
+    }
+
+    /// [`Sense::run_with`] on a card: the same image within the tolerances of the kernels, 2e-4 with iterations.
+    ///
+    /// # Errors
+    /// Those of the card. Call it only where [`Self::card_lacks`] nothing.
+    pub(crate) fn run_on(
+        &self,
+        card: &Accelerator,
+        kspace: &KSpace,
+        csm: &Csm,
+        lambda: f32,
+    ) -> Result<SenseImage, CudaError> {
+        card.run(|stream| {
+            let job = Job {
+                sense: self,
+                card,
+                stream,
+                lambda: lambda.max(LEAST_LAMBDA),
+            };
+            let (samples, sent) = card.send(stream, &kspace.samples)?;
+            let hybrid = job.hybrid(samples)?;
+            let (maps, maps_sent) = card.send(stream, &csm.maps)?;
+            let image = if self.lattice.is_exact() {
+                job.unfold(&hybrid, &maps)
+            } else if self.lattice.grid[0] == 1 {
+                job.iterate_lines(&hybrid, &maps)
+            } else {
+                job.iterate_planes(&hybrid, &maps)
+            }?;
+            card.keep(sent)?;
+            card.keep(maps_sent)?;
+            Ok(image)
+        })
+    }
+}
+
+impl Job<'_> {
+    fn transform(&self, n: usize) -> Result<std::sync::Arc<Transform>, CudaError> {
+        let found = self.card.transform(n)?;
+        found.ok_or_else(|| CudaError::Wrong {
+            what: format!("a transform of length {n}"),
+            why: "the kernels have none".into(),
+        })
+    }
+
+    fn room(&self, len: usize) -> Result<Samples, CudaError> {
+        self.card.context().buffer(len)
+    }
+
+    fn n_lines(&self) -> usize {
+        self.sense.lines.len()
+    }
+
+    /// Lines `[coil, line, x]`, transformed along the readout.
+    fn hybrid(&self, samples: Samples) -> Result<Samples, CudaError> {
+        let shape = self.sense.shape;
+        if shape.ro == 1 {
+            return Ok(samples);
+        }
+        let mut hybrid = self.room(samples.len())?;
+        let rows = shape.coil * self.n_lines();
+        let along = self.transform(shape.ro)?;
+        along.rows(self.stream, &samples, &mut hybrid, rows, IMAGE)?;
+        Ok(hybrid)
+    }
+
+    /// Lines at their `places` of `n_places`, each with a factor, zero elsewhere: `[coil, place, x]`.
+    fn sorted(
+        &self,
+        hybrid: &Samples,
+        places: impl Iterator<Item = usize>,
+        factors: impl Iterator<Item = Complex32>,
+        n_places: usize,
+    ) -> Result<Samples, CudaError> {
+        let shape = self.sense.shape;
+        let (mut line_of, mut factor) = (vec![-1; n_places], vec![Complex32::ZERO; n_places]);
+        for (line, (place, f)) in (0..).zip(places.zip(factors)) {
+            line_of[place] = line;
+            factor[place] = f;
+        }
+        let line_of = self.card.upload(self.stream, &line_of)?;
+        let factor = self.card.upload(self.stream, &factor)?;
+        let mut out = self.room(shape.coil * n_places * shape.ro)?;
+        let args = [
+            Arg::input(hybrid),
+            Arg::input(&line_of),
+            Arg::input(&factor),
+            Arg::output(&mut out),
+            int(self.n_lines())?,
+            int(n_places)?,
+            int(shape.ro)?,
+        ];
+        let blocks = [
+            grid(shape.ro.div_ceil(BLOCK))?,
+            grid(n_places)?,
+            grid(shape.coil)?,
+        ];
+        self.stream.launch("sort_lines_c32", blocks, &args)?;
+        Ok(out)
+    }
+
+    /// Exact lattices: one set of small matrices for voxels that fold onto each other.
+    fn unfold(&self, hybrid: &Samples, maps: &Samples) -> Result<SenseImage, CudaError> {
+        let (shape, folding) = (self.sense.shape, &self.sense.lattice);
+        let [n2, n1] = folding.grid;
+        let [d2, d1] = folding.domain;
+        let lattice = folding.lattice;
+        let places = folding.places.iter();
+        let places = places.map(|p| p / n1 / lattice.r2 * d1 + p % n1 / lattice.r1);
+        let factors = folding.line_phase.iter().copied();
+        let sorted = self.sorted(hybrid, places, factors, d2 * d1)?;
+        let mut folded = self.room(sorted.len())?;
+        let along_pe1 = self.transform(d1)?;
+        let batch = [shape.coil * d2, shape.ro];
+        along_pe1.columns(self.stream, &sorted, &mut folded, batch, FOLDED)?;
+        if d2 > 1 {
+            let mut other = sorted;
+            let batch = [shape.coil, d1 * shape.ro];
+            let along_pe2 = self.transform(d2)?;
+            along_pe2.columns(self.stream, &folded, &mut other, batch, FOLDED)?;
+            folded = other;
+        }
+        let members: Vec<i32> = folding
+            .members
+            .iter()
+            .flatten()
+            .map(|m| i32::try_from(*m).unwrap_or(-1)) // planes are below 2^31: `int` says so
+            .collect();
+        let members = self.card.upload(self.stream, &members)?;
+        let phase = self.card.upload(self.stream, &folding.voxel_phase)?;
+        let plane = n2 * n1;
+        let n = plane * shape.ro;
+        let sizes = || -> Result<[Arg<'_>; 6], CudaError> {
+            Ok([
+                int(shape.coil)?,
+                int(d2)?,
+                int(d1)?,
+                int(shape.ro)?,
+                int(plane)?,
+                Arg::F32(self.lambda),
+            ])
+        };
+        let blocks = [grid((d2 * d1 * shape.ro).div_ceil(128))?, 1, 1];
+        let folds = folding.members.len();
+        let mut out = self.room(n)?;
+        let mut args = vec![
+            Arg::input(&folded),
+            Arg::input(maps),
+            Arg::input(&members),
+            Arg::input(&phase),
+            Arg::output(&mut out),
+        ];
+        args.extend(sizes()?);
+        let kernel = format!("sense_unfold_r{folds}");
+        self.stream.launch(&kernel, blocks, &args)?;
+        let (mut noise_std, mut gfactor) = (None, None);
+        if self.sense.params.noise_map {
+            let (mut std, mut g) = (
+                self.card.context().buffer::<f32>(n)?,
+                self.card.context().buffer::<f32>(n)?,
+            );
+            let mut args = vec![
+                Arg::input(maps),
+                Arg::input(&members),
+                Arg::output(&mut std),
+                Arg::output(&mut g),
+            ];
+            args.extend(sizes()?);
+            let kernel = format!("sense_gfactor_r{folds}");
+            self.stream.launch(&kernel, blocks, &args)?;
+            let mut std = self.numbers(&std)?;
+            // The kernel takes every line as measured once.
+            let averaged = 1.0 / folding.weight.sqrt();
+            std.iter_mut().for_each(|s| *s *= averaged);
+            (noise_std, gfactor) = (Some(std), Some(self.numbers(&g)?));
+        }
+        let fetched = self.card.fetch(self.stream, &out)?;
+        Ok(SenseImage {
+            voxels: self.card.take(fetched)?,
+            noise_std,
+            gfactor,
+            iterations: 0,
+            residual: 0.0,
+        })
+    }
+
+    fn numbers<T: crate::device::cuda::Element>(
+        &self,
+        buffer: &Buffer<T>,
+    ) -> Result<Vec<T>, CudaError> {
+        let pinned = self.card.context().pinned(buffer.len())?;
+        Ok(self.stream.download(buffer, 0, pinned)?.wait()?.to_vec())
+    }
+
+    /// Where each column of `[rows, n_x]` stops.
+    fn limits(&self, hybrid: &Samples, n_x: usize) -> Result<Buffer<f32>, CudaError> {
+        let mut energy = self.card.context().buffer::<f64>(n_x)?;
+        let mut limits = self.card.context().buffer::<f32>(n_x)?;
+        let args = [
+            Arg::input(hybrid),
+            Arg::output(&mut energy),
+            int(hybrid.len() / n_x)?,
+            int(n_x)?,
+        ];
+        let blocks = [grid(n_x.div_ceil(32))?, 1, 1];
+        self.stream.launch("column_energy_f64", blocks, &args)?;
+        let args = [
+            Arg::input(&energy),
+            Arg::output(&mut limits),
+            int(n_x)?,
+            Arg::F32(self.sense.params.tolerance as f32),
+        ];
+        self.stream.launch("column_limits_f32", [1, 1, 1], &args)?;
+        Ok(limits)
+    }
+
+    /// Masks along pe1: every column to its end in one launch.
+    fn iterate_lines(&self, hybrid: &Samples, maps: &Samples) -> Result<SenseImage, CudaError> {
+        let (shape, folding) = (self.sense.shape, &self.sense.lattice);
+        let (n, n_x) = (shape.pe1, shape.ro);
+        let along = self.transform(n)?;
+        // Columns of a block: a power of two, for they share its 256 threads.
+        let count = 1 << along.lines().min(4).ilog2();
+        let (mut line_of, mut weights) = (vec![-1i32; n], vec![0.0f32; n]);
+        for (i, (line, weight)) in (0..).zip(self.sense.lines.iter().zip(&folding.weights)) {
+            line_of[line.pe1 as usize] = i;
+            weights[line.pe1 as usize] = *weight;
+        }
+        let line_of = self.card.upload(self.stream, &line_of)?;
+        let weights = self.card.upload(self.stream, &weights)?;
+        let limits = self.limits(hybrid, n_x)?;
+        let blocks = grid(n_x.div_ceil(count))?;
+        let mut out = self.room(n * n_x)?;
+        let mut iterations = self.card.context().buffer::<i32>(blocks as usize)?;
+        let mut residuals = self.card.context().buffer::<f32>(n_x)?;
+        let mean_weight = folding.mean_weight as f32;
+        let args = [
+            Arg::input(maps),
+            Arg::input(hybrid),
+            Arg::input(&line_of),
+            Arg::input(&weights),
+            Arg::input(&limits),
+            along.twiddles(),
+            Arg::output(&mut out),
+            Arg::output(&mut iterations),
+            Arg::output(&mut residuals),
+            int(shape.coil)?,
+            int(n)?,
+            int(self.n_lines())?,
+            int(n_x)?,
+            along.radices(),
+            int(count)?,
+            int(self.sense.params.max_iterations)?,
+            Arg::F32(self.lambda * mean_weight),
+            Arg::F32(mean_weight),
+        ];
+        let kernel = "sense_cg_lines_c32";
+        self.stream.launch(kernel, [blocks, 1, 1], &args)?;
+        let fetched = self.card.fetch(self.stream, &out)?;
+        let iterations = self.numbers(&iterations)?;
+        let most = iterations.iter().copied().max().unwrap_or(0);
+        let residual = self.numbers(&residuals)?.into_iter().fold(0.0, f32::max);
+        Ok(SenseImage {
+            voxels: self.card.take(fetched)?,
+            noise_std: None,
+            gfactor: None,
+            iterations: most.unsigned_abs() as usize,
+            residual: f64::from(residual) * self.sense.params.tolerance,
+        })
+    }
+
+    fn turned(&self, input: &Samples, n_x: usize) -> Result<Samples, CudaError> {
+        let n_rows = input.len() / n_x;
+        let mut out = self.room(input.len())?;
+        let args = [
+            Arg::input(input),
+            Arg::output(&mut out),
+            int(n_rows)?,
+            int(n_x)?,
+        ];
+        let blocks = [grid(n_x.div_ceil(32))?, grid(n_rows.div_ceil(32))?, 1];
+        self.stream.launch("turn_lines_c32", blocks, &args)?;
+        Ok(out)
+    }
+
+    /// Masks over two axes: the planes at all places along the readout side by side.
+    fn iterate_planes(&self, hybrid: &Samples, maps: &Samples) -> Result<SenseImage, CudaError> {
+        let (shape, folding) = (self.sense.shape, &self.sense.lattice);
+        let [n2, n1] = folding.grid;
+        let (n_x, n_coils, plane) = (shape.ro, shape.coil, n2 * n1);
+        let [along2, along1] = [self.transform(n2)?, self.transform(n1)?];
+        let first = |k: usize, n: usize| (k + n - n / 2) % n;
+        let z = grid(n_x)?;
+        let [rows, columns] = [
+            grid(n2.div_ceil(along1.lines()))?,
+            grid(n1.div_ceil(along2.lines()))?,
+        ];
+        let vectors = [grid(plane.div_ceil(BLOCK).min(VECTOR_BLOCKS))?, 1, z];
+        let lambda = self.lambda * folding.mean_weight as f32;
+
+        let turned;
+        let maps = if n_x == 1 {
+            maps
+        } else {
+            turned = self.turned(maps, n_x)?;
+            &turned
+        };
+        // The right-hand side: weighted lines at their places, DC first along pe1, back to images, and the adjoint maps.
+        let lines = self.sense.lines.iter();
+        let places = lines.map(|l| l.pe2 as usize * n1 + first(l.pe1 as usize, n1));
+        let scale = 1.0 / (n1 as f32).sqrt();
+        let factors = folding.weights.iter().map(|w| Complex32::from(w * scale));
+        let mut work = self.sorted(hybrid, places, factors, plane)?;
+        if n_x > 1 {
+            work = self.turned(&work, n_x)?;
+        }
+        let mut images = self.room(work.len())?;
+        let batch = [n_x * n_coils, n1];
+        along2.columns(self.stream, &work, &mut images, batch, IMAGE)?;
+        let (mut p, mut q) = (self.room(n_x * plane)?, self.room(n_x * plane)?);
+        let mut r = self.room(n_x * plane)?;
+        let mut of_rows = self.card.context().buffer::<f64>(n_x * rows as usize)?;
+        self.stream.clear(&mut p)?;
+        let adjoint = |input: &Samples, p: &Samples, out: &mut Samples, parts: &mut Buffer<f64>| {
+            let args = [
+                Arg::input(input),
+                Arg::input(maps),
+                Arg::input(p),
+                along1.twiddles(),
+                Arg::output(out),
+                Arg::output(parts),
+                int(n_coils)?,
+                int(n2)?,
+                int(n1)?,
+                along1.radices(),
+                int(along1.lines())?,
+                Arg::F32(lambda),
+            ];
+            let kernel = "sense_rows_adjoint_c32";
+            self.stream.launch(kernel, [rows, 1, z], &args)
+        };
+        adjoint(&images, &p, &mut r, &mut of_rows)?;
+
+        let mut weights = vec![0.0f32; plane];
+        for (line, weight) in self.sense.lines.iter().zip(&folding.weights) {
+            let at = first(line.pe2 as usize, n2) * n1 + first(line.pe1 as usize, n1);
+            weights[at] = weight / plane as f32;
+        }
+        let weights = self.card.upload(self.stream, &weights)?;
+        let limits = self.limits(hybrid, n_x)?;
+        let mut inverse = self.card.context().buffer::<f32>(n_x * plane)?;
+        let args = [
+            Arg::input(maps),
+            Arg::output(&mut inverse),
+            int(n_coils)?,
+            int(plane)?,
+            Arg::F32(folding.mean_weight as f32),
+            Arg::F32(lambda),
+        ];
+        self.stream.launch("sense_diagonal_f32", vectors, &args)?;
+        let mut x = self.room(n_x * plane)?;
+        let n_parts = vectors[0] as usize;
+        let mut parts = self.card.context().buffer::<f64>(n_x * n_parts)?;
+        let most = self.sense.params.max_iterations;
+        let mut rho = self.card.context().buffer::<f64>((most + 1) * n_x)?;
+        let args = [
+            Arg::input(&r),
+            Arg::input(&inverse),
+            Arg::output(&mut x),
+            Arg::output(&mut p),
+            Arg::output(&mut parts),
+            int(plane)?,
+        ];
+        self.stream.launch("cg_begin_c32", vectors, &args)?;
+        let args = [Arg::input(&parts), Arg::output(&mut rho), int(n_parts)?];
+        self.stream.launch("cg_start_f64", [1, 1, z], &args)?;
+        let limits_here = self.numbers(&limits)?;
+        let mut work = images;
+        let mut progress = Progress::new(&limits_here, self.sense.params.tolerance);
+        for iteration in 0..most {
+            if iteration % POLL == 0 && progress.is_done(&self.numbers(&rho)?, iteration) {
+                break;
+            }
+            let args = [
+                Arg::input(maps),
+                Arg::input(&p),
+                along1.twiddles(),
+                Arg::output(&mut work),
+                int(n2)?,
+                int(n1)?,
+                along1.radices(),
+                int(along1.lines())?,
+            ];
+            let blocks = [rows, grid(n_coils)?, z];
+            let kernel = "sense_rows_forward_c32";
+            self.stream.launch(kernel, blocks, &args)?;
+            let args = [
+                Arg::output(&mut work),
+                Arg::input(&weights),
+                along2.twiddles(),
+                int(n2)?,
+                int(n1)?,
+                along2.radices(),
+                int(along2.lines())?,
+            ];
+            let blocks = [columns, grid(n_coils)?, z];
+            self.stream.launch("sense_columns_c32", blocks, &args)?;
+            adjoint(&work, &p, &mut q, &mut of_rows)?;
+            let args = [
+                Arg::input(&p),
+                Arg::input(&q),
+                Arg::input(&inverse),
+                Arg::input(&of_rows),
+                Arg::input(&rho),
+                Arg::input(&limits),
+                Arg::output(&mut x),
+                Arg::output(&mut r),
+                Arg::output(&mut parts),
+                int(plane)?,
+                int(rows as usize)?,
+                int(iteration)?,
+            ];
+            self.stream.launch("cg_step_c32", vectors, &args)?;
+            let args = [
+                Arg::input(&r),
+                Arg::input(&inverse),
+                Arg::input(&parts),
+                Arg::input(&limits),
+                Arg::output(&mut rho),
+                Arg::output(&mut p),
+                int(plane)?,
+                int(n_parts)?,
+                int(iteration)?,
+            ];
+            self.stream.launch("cg_direction_c32", vectors, &args)?;
+            progress.iterations = iteration + 1;
+        }
+        let rho = self.numbers(&rho)?;
+        let at = progress.iterations;
+        progress.is_done(&rho, at);
+        if n_x > 1 {
+            x = self.turned(&x, plane)?;
+        }
+        let fetched = self.card.fetch(self.stream, &x)?;
+        Ok(SenseImage {
+            voxels: self.card.take(fetched)?,
+            noise_std: None,
+            gfactor: None,
+            iterations: progress.needed,
+            residual: progress.residual,
+        })
+    }
+}
+
+/// Iterations between looks at how far they are: each look waits for the card.
+const POLL: usize = 8;
+
+/// How far planes are.
+struct Progress<'a> {
+    limits: &'a [f32],
+    tolerance: f64,
+    /// Queued so far.
+    iterations: usize,
+    /// Until the last plane arrived.
+    needed: usize,
+    /// Largest, as [`SenseImage::residual`].
+    residual: f64,
+}
+
+impl<'a> Progress<'a> {
+    fn new(limits: &'a [f32], tolerance: f64) -> Self {
+        Self {
+            limits,
+            tolerance,
+            iterations: 0,
+            needed: 0,
+            residual: 0.0,
+        }
+    }
+
+    /// Whether all have arrived before iteration `at`; `rho` is `[iteration, plane]`, of which `at + 1` rows are there.
+    fn is_done(&mut self, rho: &[f64], at: usize) -> bool {
+        let n = self.limits.len();
+        let over_limit = |iteration: usize, plane: usize| {
+            let (start, now) = (rho[plane], rho[iteration * n + plane]);
+            match start > 0.0 {
+                true => (now / start).sqrt() / f64::from(self.limits[plane]),
+                false => 0.0,
+            }
+        };
+        let largest = |i| (0..n).map(|plane| over_limit(i, plane)).fold(0.0, f64::max);
+        self.needed = (0..at).find(|i| largest(*i) <= 1.0).unwrap_or(at);
+        let last = largest(at);
+        self.residual = last * self.tolerance;
+        last <= 1.0
+    }
+}

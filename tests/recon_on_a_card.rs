@@ -1,0 +1,268 @@
+//! What a card reconstructs is what the CPU reconstructs, and what a card cannot finish is said.
+//!
+//! Promised to: a host with a card. Runs through the emulated driver, as `use_a_card.rs`.
+
+use cauda::data::{Complex32, Frame, KSpace, Line, ReconImage, Scan, Shape};
+use cauda::device::{Backend, CardUse, Device, Policy};
+use cauda::num::fft::{Direction, fft3};
+use cauda::num::rng::Rng;
+use cauda::num::testing::{nrmse, nrmse_real};
+use cauda::recon::sense::Lambda;
+use cauda::recon::{Method, Recon, ReconError, ReconParams};
+
+use crate::golden_values::slice;
+use crate::use_a_card::on_card;
+
+/// Grid (pe2, pe1, ro), whether calibration lines are a scan of their own, and the mask.
+struct Case {
+    name: &'static str,
+    grid: [usize; 3],
+    is_separate: bool,
+    is_measured: fn([usize; 2]) -> bool,
+    needs_noise: bool,
+}
+
+const CASES: [Case; 5] = [
+    Case {
+        name: "lattice, every second line",
+        grid: [1, 24, 16],
+        is_separate: true,
+        is_measured: |[_, k1]| k1 % 2 == 0,
+        needs_noise: true,
+    },
+    Case {
+        name: "lattice, every third line, odd readout",
+        grid: [1, 27, 15],
+        is_separate: true,
+        is_measured: |[_, k1]| k1 % 3 == 1,
+        needs_noise: true,
+    },
+    Case {
+        name: "lattice over two axes",
+        grid: [12, 16, 6],
+        is_separate: true,
+        is_measured: |[k2, k1]| k2 % 2 == 1 && k1 % 2 == 0,
+        needs_noise: true,
+    },
+    Case {
+        name: "along one axis, with calibration lines",
+        grid: [1, 30, 14],
+        is_separate: false,
+        is_measured: |[_, k1]| k1 % 3 == 0 || k1.abs_diff(15) < 6,
+        needs_noise: false,
+    },
+    Case {
+        name: "over two axes, irregular",
+        grid: [14, 15, 5],
+        is_separate: false,
+        is_measured: |[k2, k1]| {
+            (k2 * 7 + k1 * 5) % 3 != 1 || (k2.abs_diff(7) < 5 && k1.abs_diff(7) < 5)
+        },
+        needs_noise: false,
+    },
+];
+
+const COILS: usize = 4;
+
+/// Smooth coils over a smooth object with an edge, and a little noise.
+fn lines(grid: [usize; 3], is_measured: impl Fn([usize; 2]) -> bool) -> KSpace {
+    let [n2, n1, ro] = grid;
+    let at = |i: usize, n: usize| (i as f32 + 0.5) / n as f32 - 0.5;
+    let mut full: Vec<Complex32> = (0..COILS * n2 * n1 * ro)
+        .map(|i| {
+            let (coil, z, y, x) = (
+                i / (n2 * n1 * ro),
+                at(i / (n1 * ro) % n2, n2),
+                at(i / ro % n1, n1),
+                at(i % ro, ro),
+            );
+            if x * x + y * y + z * z > 0.16 {
+                return Complex32::ZERO;
+            }
+            let turn = coil as f32 * std::f32::consts::FRAC_PI_2;
+            let (sin, cos) = turn.sin_cos();
+            let near = (-3.0 * ((x - 0.4 * cos).powi(2) + (y - 0.4 * sin).powi(2) + z * z)).exp();
+            Complex32::from_polar(60.0 * near * (1.0 + x - y * z), turn + x + 2.0 * y)
+        })
+        .collect();
+    fft3(&mut full, n2, n1, ro, Direction::Forward);
+    let noise = Rng::new(3).complex(full.len());
+    let lines: Vec<Line> = (0..n2 * n1)
+        .filter(|i| is_measured([i / n1, i % n1]))
+        .map(|i| Line {
+            pe2: (i / n1) as u32,
+            pe1: (i % n1) as u32,
+            averages: 2,
+        })
+        .collect();
+    let samples = (0..COILS)
+        .flat_map(|coil| {
+            let (full, noise) = (&full, &noise);
+            lines.iter().flat_map(move |l| {
+                let row = coil * n2 * n1 + l.pe2 as usize * n1 + l.pe1 as usize;
+                let row = row * ro..(row + 1) * ro;
+                full[row.clone()]
+                    .iter()
+                    .zip(&noise[row])
+                    .map(|(v, n)| v + n)
+            })
+        })
+        .collect();
+    KSpace {
+        shape: Shape {
+            coil: COILS,
+            pe2: n2,
+            pe1: n1,
+            ro,
+        },
+        ro_range: 0..ro,
+        samples,
+        lines,
+    }
+}
+
+fn frame(case: &Case) -> (Scan, Frame) {
+    let [n2, n1, _] = case.grid;
+    let (scan, mut frame) = slice(lines(case.grid, case.is_measured));
+    let is_central = |[k2, k1]: [usize; 2]| k2.abs_diff(n2 / 2) < 6 && k1.abs_diff(n1 / 2) < 6;
+    frame.reference = case.is_separate.then(|| lines(case.grid, is_central));
+    (scan, frame)
+}
+
+fn params(case: &Case) -> ReconParams {
+    let mut params = ReconParams {
+        method: Method::CgSense,
+        ..ReconParams::default()
+    };
+    if case.is_separate {
+        params.method = Method::Sense;
+    }
+    params.sense.lambda = Lambda::Fixed(0.01);
+    // Both sides as near as f32 gets.
+    params.sense.tolerance = 1e-6;
+    params.sense.max_iterations = 100;
+    params.sense.noise_map = case.needs_noise;
+    params
+}
+
+fn device(backend: Backend, on_fault: Policy) -> Device {
+    Device {
+        card: CardUse::choose(backend, on_fault, None).unwrap(),
+        ..Device::detect()
+    }
+}
+
+fn recon(case: &Case, device: &Device) -> Result<ReconImage, ReconError> {
+    let (scan, frame) = frame(case);
+    Recon::plan(&scan, &frame, &params(case), device)?.run(&frame)
+}
+
+fn backend(image: &ReconImage) -> &'static str {
+    let steps = &image.provenance.steps;
+    steps
+        .iter()
+        .find(|s| s.op == "recon/sense")
+        .unwrap()
+        .backend
+}
+
+#[test]
+fn sense_on_a_card_is_sense_on_the_cpu() {
+    for seed in ["0", "1"] {
+        let Some(ran) = on_card(
+            "recon_on_a_card::sense_on_a_card_is_sense_on_the_cpu",
+            &[("CAUDA_EMU_SEED", seed)],
+            || {
+                let card = device(Backend::Cuda, Policy::Fail);
+                for case in &CASES {
+                    let ours = recon(case, &card).unwrap();
+                    let truth = recon(case, &Device::detect()).unwrap();
+                    assert_eq!([backend(&ours), backend(&truth)], ["cuda", "cpu"]);
+                    let error = nrmse(&ours.voxels, &truth.voxels);
+                    assert!(error < 2e-4, "{}: {error:.1e}", case.name);
+                    if case.needs_noise {
+                        let of = |i: &ReconImage| {
+                            (i.noise_std.clone().unwrap(), i.gfactor.clone().unwrap())
+                        };
+                        let ((a, g), (b, h)) = (of(&ours), of(&truth));
+                        assert!(
+                            nrmse_real(&a, &b) < 2e-4 && nrmse_real(&g, &h) < 2e-4,
+                            "{}",
+                            case.name
+                        );
+                    }
+                }
+                String::new()
+            },
+        ) else {
+            return;
+        };
+        ran.clean();
+    }
+}
+
+#[test]
+fn a_card_that_fails_ends_the_frame_or_leaves_it_to_the_cpu() {
+    let name = "recon_on_a_card::a_card_that_fails_ends_the_frame_or_leaves_it_to_the_cpu";
+    for fault in ["enqueue:2", "launch:2", "copy:3", "pinned:2", "load:1"] {
+        let Some(ran) = on_card(name, &[("CAUDA_EMU_FAIL", fault)], || {
+            let fails = recon(&CASES[0], &device(Backend::Cuda, Policy::Fail));
+            let Err(ReconError::Card { message }) = fails else {
+                panic!("no fault of the card: {:?}", fails.err())
+            };
+            assert!(message.contains("finish_on_cpu"), "{message}");
+            // The fault was the first frame's only, and a card that was lost is opened again.
+            let image = recon(&CASES[0], &device(Backend::Cuda, Policy::Fail)).unwrap();
+            assert_eq!(backend(&image), "cuda");
+            message
+        }) else {
+            return;
+        };
+        let said = ran.clean().said;
+        assert!(said.contains("Emulated card"), "{fault}: {said}");
+    }
+}
+
+#[test]
+fn the_cpu_finishes_what_a_card_cannot_and_says_so() {
+    let name = "recon_on_a_card::the_cpu_finishes_what_a_card_cannot_and_says_so";
+    for fault in ["launch:2", "copy:3"] {
+        let Some(ran) = on_card(name, &[("CAUDA_EMU_FAIL", fault)], || {
+            let card = device(Backend::Auto, Policy::FinishOnCpu);
+            let image = recon(&CASES[0], &card).unwrap();
+            let truth = recon(&CASES[0], &Device::detect()).unwrap();
+            assert!(image.voxels == truth.voxels);
+            assert_eq!(backend(&image), "cpu");
+            let notes = image.provenance.notes;
+            let said = notes.iter().find(|n| n.code == "card_failed").unwrap();
+            said.text.clone()
+        }) else {
+            return;
+        };
+        let said = ran.clean().said;
+        assert!(said.contains("Emulated card"), "{fault}: {said}");
+    }
+}
+
+#[test]
+fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not() {
+    let name = "recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not";
+    let ran = on_card(name, &[], || {
+        let (scan, frame) = frame(&CASES[3]);
+        let mut params = params(&CASES[3]);
+        params.sense.noise_map = true;
+        let plan = |backend| Recon::plan(&scan, &frame, &params, &device(backend, Policy::Fail));
+        let refused = plan(Backend::Cuda).unwrap_err().to_string();
+        assert!(
+            refused.contains("noise maps of irregular masks"),
+            "{refused}"
+        );
+        let plan = plan(Backend::Auto).unwrap();
+        assert!(plan.recipes().iter().all(|r| r.backend == "cpu"));
+        assert_eq!(backend(&plan.run(&frame).unwrap()), "cpu");
+        refused
+    });
+    if let Some(ran) = ran {
+        ran.clean();
+    }
+}
