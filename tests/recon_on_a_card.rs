@@ -8,7 +8,7 @@ use cauda::num::fft::{Direction, fft3};
 use cauda::num::rng::Rng;
 use cauda::num::testing::{nrmse, nrmse_real};
 use cauda::recon::sense::Lambda;
-use cauda::recon::{Method, Recon, ReconError, ReconParams};
+use cauda::recon::{Calibrations, Keep, Method, Recon, ReconError, ReconParams};
 
 use crate::golden_values::slice;
 use crate::use_a_card::on_card;
@@ -195,6 +195,71 @@ fn sense_on_a_card_is_sense_on_the_cpu() {
                 String::new()
             },
         ) else {
+            return;
+        };
+        ran.clean();
+    }
+}
+
+/// Frames of a series that share a reference: grid, every how many lines, the first of them, and lines measured beside the
+/// pattern.
+const SERIES: [([usize; 3], usize, usize, &[usize]); 4] = [
+    ([1, 24, 16], 2, 0, &[]),
+    ([1, 27, 15], 3, 1, &[]),
+    ([1, 30, 14], 3, 0, &[13, 14, 16, 17]),
+    // The pattern does not close over the grid.
+    ([1, 25, 12], 2, 1, &[12]),
+];
+
+#[test]
+fn grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights() {
+    let name =
+        "recon_on_a_card::grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights";
+    for seed in ["0", "1"] {
+        let Some(ran) = on_card(name, &[("CAUDA_EMU_SEED", seed)], || {
+            let card = device(Backend::Auto, Policy::Fail);
+            for (grid, step, first, beside) in SERIES {
+                let n1 = grid[1];
+                let lines_of_frame =
+                    lines(grid, |[_, k1]| k1 % step == first || beside.contains(&k1));
+                let (scan, mut frame) = slice(lines_of_frame);
+                frame.reference = Some(lines(grid, |[_, k1]| k1.abs_diff(n1 / 2) < 8));
+                let params = ReconParams {
+                    method: Method::Grappa,
+                    ..ReconParams::default()
+                };
+                let plans = [&card, &Device::detect()]
+                    .map(|d| Recon::plan(&scan, &frame, &params, d).unwrap());
+                let known = [(); 2].map(|()| Calibrations::new(Keep::References, 1 << 30));
+                for repetition in 0..5u16 {
+                    frame.key.repetition = repetition;
+                    let samples = &mut frame.kspace.samples;
+                    // Other samples of the same energy: the weights are the same.
+                    let turn = Complex32::from_polar(1.0, 1.0 + f32::from(repetition));
+                    samples.iter_mut().for_each(|v| *v *= turn);
+                    let [ours, truth] =
+                        [0, 1].map(|i| plans[i].run_with(&frame, &known[i]).unwrap());
+                    let ran = |i: &ReconImage| {
+                        let steps = &i.provenance.steps;
+                        steps
+                            .iter()
+                            .find(|s| s.op == "recon/grappa/unmix")
+                            .unwrap()
+                            .backend
+                    };
+                    let expected = if repetition > 2 { "cuda" } else { ran(&ours) };
+                    assert_eq!(
+                        [ran(&ours), ran(&truth)],
+                        [expected, "cpu"],
+                        "{grid:?} {repetition}"
+                    );
+                    let error = nrmse(&ours.voxels, &truth.voxels);
+                    assert!(error < 1e-5, "{grid:?} {repetition}: {error:.1e}");
+                    assert!(ours.noise_std == truth.noise_std);
+                }
+            }
+            String::new()
+        }) else {
             return;
         };
         ran.clean();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use cauda::data::Complex32;
 use cauda::device::cuda::{
-    Arch, Arg, Buffer, Context, CudaError, KERNELS, Origin, Pinned, Staging, Stream,
+    Arch, Arg, Buffer, Context, CudaError, KERNELS, Origin, Pinned, Queue, Staging, Stream,
 };
 use cauda::num::rng::Rng;
 use kernel_emu::Schedule;

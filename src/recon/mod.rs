@@ -140,7 +140,18 @@ impl Recon {
             }
             _ => None,
         };
-        let card = Card::of(device, sense.as_ref(), choice.method)?;
+        let chosen = (choice.method, choice.lattice.as_ref());
+        let chosen = match choice.method {
+            // Elsewhere a lattice says nothing of GRAPPA.
+            Method::Grappa
+                if params.grappa.apply != grappa::Apply::Kspace
+                    && params.combine.method == combine::CombineMethod::Adaptive =>
+            {
+                chosen
+            }
+            method => (method, None),
+        };
+        let card = Card::of(device, &frame.kspace, sense.as_ref(), chosen)?;
         let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
         let mut notes: Vec<Note> = choice
             .warning

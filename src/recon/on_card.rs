@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::error::ReconError;
+use super::grappa::{cuda, fold};
 use super::params::Method;
 use super::run::Log;
+use super::sampling::Lattice;
 use super::sense::{Sense, SenseImage};
 use super::{Recon, sense};
-use crate::data::{Csm, KSpace};
-use crate::device::cuda::Accelerator;
+use crate::data::{Csm, KSpace, Line};
+use crate::device::cuda::{Accelerator, CudaError};
 use crate::device::{CardUse, Device, Policy};
 
 /// A card that the planned method has kernels for.
@@ -23,8 +25,9 @@ impl Card {
     /// `None` where everything runs on the CPU.
     pub(super) fn of(
         device: &Device,
+        kspace: &KSpace,
         sense: Option<&Sense>,
-        method: Method,
+        (method, lattice): (Method, Option<&Lattice>),
     ) -> Result<Option<Self>, ReconError> {
         let CardUse::Yes {
             card,
@@ -35,9 +38,15 @@ impl Card {
             return Ok(None);
         };
         // Sets of maps and weight are known later: with one set and enough weight, what lacks now lacks always.
-        let lacks = match sense {
-            Some(sense) => sense.card_lacks(1, 1.0),
-            None => Some(format!("method {}", method.name())),
+        let lacks = match (sense, lattice) {
+            (Some(sense), _) => sense.card_lacks(1, 1.0),
+            // Frames whose weights are fitted with them are unmixed where that is done.
+            (None, Some(lattice)) if fold::applies(kspace, lattice) => {
+                let on_pattern = |l: &&Line| lattice.contains(0, i64::from(l.pe1));
+                let n_pattern = kspace.lines.iter().filter(on_pattern).count();
+                cuda::lacks(kspace.shape, n_pattern, lattice.r1)
+            }
+            _ => Some(format!("method {}", method.name())),
         };
         match lacks {
             Some(what) if *is_required => Err(lacking(&what)),
@@ -62,7 +71,62 @@ fn lacking(what: &str) -> ReconError {
     ReconError::Card { message }
 }
 
+impl Card {
+    /// What a fault means: an error, or a note that `what` ran on the CPU.
+    fn failed(&self, e: &CudaError, what: &str, log: &mut Log) -> Result<(), ReconError> {
+        if self.on_fault == Policy::Fail {
+            let message =
+                format!("{e}; `device.on_cuda_fault = \"finish_on_cpu\"` goes on without it");
+            return Err(ReconError::Card { message });
+        }
+        let text = format!("{} failed and {what} ran on the CPU: {e}", self.name());
+        log.note("card_failed", text);
+        Ok(())
+    }
+}
+
 impl Recon {
+    /// Unmixing with weights that are known, where it was planned to run; also where it ran.
+    pub(super) fn unmix(
+        &self,
+        kspace: &KSpace,
+        unmixing: &fold::Unmixing,
+        log: &mut Log,
+    ) -> Result<(fold::Unfolded, &'static str), ReconError> {
+        if let Some(card) = &self.card {
+            match unmixing.unfold_on(&card.accelerator, kspace) {
+                Ok(voxels) => {
+                    let power = unmixing.power.clone();
+                    let unfolded = fold::Unfolded {
+                        voxels,
+                        power,
+                        unmixing: None,
+                    };
+                    return Ok((unfolded, "cuda"));
+                }
+                Err(e) => card.failed(&e, "GRAPPA", log)?,
+            }
+        }
+        let folded = fold::Folded::new(kspace, unmixing.weights.window.lattice);
+        Ok((fold::unfold_known(kspace, &folded, unmixing), "cpu"))
+    }
+
+    /// Says that a frame which must run on a card brought weights that were not known yet.
+    pub(super) fn note_fitted(&self, log: &mut Log) {
+        if let Some(card) = &self.card
+            && card.is_required
+        {
+            log.note(
+                "not_on_the_card",
+                format!(
+                    "GRAPPA weights were fitted with this frame, on the CPU, which then unmixed it: frames that share \
+                     them run on {}",
+                    card.name()
+                ),
+            );
+        }
+    }
+
     /// SENSE where it was planned to run; also where it ran.
     pub(super) fn solve(
         &self,
@@ -83,16 +147,7 @@ impl Recon {
             ),
             None => match sense.run_on(&card.accelerator, kspace, csm, lambda) {
                 Ok(image) => return Ok((image, "cuda")),
-                Err(e) if card.on_fault == Policy::Fail => {
-                    let message = format!(
-                        "{e}; `device.on_cuda_fault = \"finish_on_cpu\"` goes on without it"
-                    );
-                    return Err(ReconError::Card { message });
-                }
-                Err(e) => log.note(
-                    "card_failed",
-                    format!("{} failed and SENSE ran on the CPU: {e}", card.name()),
-                ),
+                Err(e) => card.failed(&e, "SENSE", log)?,
             },
         }
         Ok((sense.run_with(kspace, csm, lambda)?, "cpu"))

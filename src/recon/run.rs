@@ -431,11 +431,11 @@ impl Recon {
             lines: kspace.lines.clone(),
             extent: self.fill_extent.clone(),
         };
-        let (unfolded, weights) = if let Some(unmixing) = known.unmixing(&acs, asked) {
-            let folded = fold::Folded::new(kspace, window.lattice);
-            let unfolded = fold::unfold_known(kspace, &folded, &unmixing);
-            (unfolded, Arc::clone(&unmixing.weights))
+        let (unfolded, weights, backend) = if let Some(unmixing) = known.unmixing(&acs, asked) {
+            let (unfolded, backend) = self.unmix(kspace, &unmixing, log)?;
+            (unfolded, Arc::clone(&unmixing.weights), backend)
         } else {
+            self.note_fitted(log);
             // The fit is a chain of small steps, of which other threads make little: what does not need it goes beside
             // it.
             let (weights, (low, folded, profiles)) = rayon::join(
@@ -455,10 +455,11 @@ impl Recon {
             if let Some(unmixing) = unfolded.unmixing.take() {
                 known.keep_unmixing(&acs, asked(), unmixing);
             }
-            (unfolded, weights)
+            (unfolded, weights, "cpu")
         };
         said(log, &weights);
-        log.step(
+        log.step_on(
+            backend,
             "recon/grappa/unmix",
             "folded images unmixed and combined (adaptive) in one step, as if k-space had been filled",
         );

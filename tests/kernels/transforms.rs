@@ -221,6 +221,116 @@ pub(super) fn cg_planes_cases() -> impl Iterator<Item = Case> {
     })
 }
 
+/// Coils, lines, differing lines, rows of the conjugate images, pe1, columns.
+const BESIDE: [[usize; 6]; 3] = [
+    [1, 1, 1, 1, 1, 1],
+    [2, 5, 3, 4, 9, 130],
+    [3, 7, 6, 5, 12, 17],
+];
+
+pub(super) fn beside_cases() -> impl Iterator<Item = Case> {
+    BESIDE
+        .into_iter()
+        .flat_map(|[n_coils, n_lines, n_diff, n_rows, n_y, n_x]| {
+            let what = format!("{n_coils} coils, {n_lines} lines, {n_diff} differ, {n_y} x {n_x}");
+            let mut rng = Rng::new(12);
+            let hybrid = rng.complex(n_coils * n_lines * n_x);
+            let n_predictors = 4;
+            let predictors = rng.complex(n_predictors * n_coils * n_coils * n_x);
+            let conjugate = rng.complex(n_rows * n_coils * n_x);
+            let measured: Vec<i32> = (0..n_diff)
+                .map(|i| if i % 2 == 1 { -1 } else { (i % n_lines) as i32 })
+                .collect();
+            let starts: Vec<i32> = (0..=n_diff).map(|i| (i * (i + 1) / 2) as i32).collect();
+            let n_terms = n_diff * (n_diff + 1) / 2;
+            let predictor: Vec<i32> = (0..n_terms)
+                .map(|i| (i * 3 % n_predictors) as i32)
+                .collect();
+            let source: Vec<i32> = (0..n_terms).map(|i| (i * 5 % n_lines) as i32).collect();
+            let shifts: Vec<i32> = (0..n_diff)
+                .map(|i| ((i * 4 + n_y - 1) % n_y) as i32)
+                .collect();
+            let mut difference = vec![Complex32::ZERO; n_diff * n_coils * n_x];
+            let mut spectrum = vec![Complex32::ZERO; n_y * n_x];
+            for (i, sum) in difference.iter_mut().enumerate() {
+                let (at, coil, x) = (i / n_x / n_coils, i / n_x % n_coils, i % n_x);
+                if let Ok(own) = usize::try_from(measured[at]) {
+                    *sum = hybrid[(coil * n_lines + own) * n_x + x];
+                }
+                for term in starts[at] as usize..starts[at + 1] as usize {
+                    for c in 0..n_coils {
+                        let w = predictors
+                            [((predictor[term] as usize * n_coils + c) * n_coils + coil) * n_x + x];
+                        *sum += w * hybrid[(c * n_lines + source[term] as usize) * n_x + x];
+                    }
+                }
+                for row in 0..n_rows {
+                    let k = (shifts[at] as usize + row) % n_y;
+                    spectrum[k * n_x + x] += conjugate[(row * n_coils + coil) * n_x + x] * *sum;
+                }
+            }
+            let of_spread = difference.clone();
+            let differ = Case::new(
+                "grappa_difference_c32",
+                what.clone(),
+                move |kernel, schedule| {
+                    let mut out = vec![NAN; difference.len()];
+                    let args = &mut [
+                        Arg::input(&hybrid),
+                        Arg::input(&predictors),
+                        Arg::input(&measured),
+                        Arg::input(&starts),
+                        Arg::input(&predictor),
+                        Arg::input(&source),
+                        Arg::output(&mut out),
+                        int(n_coils),
+                        int(n_lines),
+                        int(n_x),
+                    ];
+                    let grid = [blocks(n_x, 128), n_coils as u32, n_diff as u32];
+                    launch(kernel, grid, [128, 1, 1], args, schedule)?;
+                    Ok(vec![complex_output("difference", &out, &difference)])
+                },
+            );
+            let spread = Case::new(
+                "grappa_spread_c32",
+                what.clone(),
+                move |kernel, schedule| {
+                    let mut out = vec![NAN; spectrum.len()];
+                    let args = &mut [
+                        Arg::input(&of_spread),
+                        Arg::input(&conjugate),
+                        Arg::input(&shifts),
+                        Arg::output(&mut out),
+                        int(n_coils),
+                        int(n_diff),
+                        int(n_rows),
+                        int(n_y),
+                        int(n_x),
+                    ];
+                    let grid = [blocks(n_x, 128), n_y as u32, 1];
+                    launch(kernel, grid, [128, 1, 1], args, schedule)?;
+                    Ok(vec![complex_output("spectrum", &out, &spectrum)])
+                },
+            );
+            let n = n_y * n_x;
+            let (factor, values, start) = (rng.complex(n), rng.complex(n), rng.complex(n));
+            let truth: Vec<Complex32> = (0..n).map(|i| start[i] + factor[i] * values[i]).collect();
+            let add = Case::new("add_product_c32", what, move |kernel, schedule| {
+                let mut out = start.clone();
+                let args = &mut [
+                    Arg::input(&factor),
+                    Arg::input(&values),
+                    Arg::output(&mut out),
+                    int(n),
+                ];
+                launch(kernel, [blocks(n, 128), 1, 1], [128, 1, 1], args, schedule)?;
+                Ok(vec![complex_output("out", &out, &truth)])
+            });
+            [differ, spread, add]
+        })
+}
+
 /// Coils, lines, places, columns.
 const SORTED: [[usize; 4]; 3] = [[1, 1, 1, 1], [3, 5, 9, 31], [2, 40, 33, 300]];
 

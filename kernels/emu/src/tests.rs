@@ -224,6 +224,6 @@ fn the_table_knows_what_a_kernel_needs() {
     };
     assert_eq!(
         whiten.digest,
-        digest(&file("whiten.cu"), &[&file("common.cuh")])
+        digest(&file("whiten.cu"), &[&file("common.cuh"), &file("fft.cuh")])
     );
 }

@@ -109,11 +109,24 @@ impl Accelerator {
         stream: &Stream,
         values: &[Complex32],
     ) -> Result<(Buffer<Complex32>, Pending<Complex32>), CudaError> {
+        let mut buffer = self.context.buffer(values.len())?;
+        let pending = self.send_into(stream, values, &mut buffer)?;
+        Ok((buffer, pending))
+    }
+
+    /// [`Self::send`] into a buffer that is there.
+    ///
+    /// # Errors
+    /// As [`Context::pinned`] and [`Stream::upload`].
+    pub fn send_into(
+        &self,
+        stream: &Stream,
+        values: &[Complex32],
+        buffer: &mut Buffer<Complex32>,
+    ) -> Result<Pending<Complex32>, CudaError> {
         let mut pinned = self.pinned(values.len())?;
         pinned.copy_from_slice(values);
-        let mut buffer = self.context.buffer(values.len())?;
-        let pending = stream.upload(pinned, &mut buffer, 0)?;
-        Ok((buffer, pending))
+        stream.upload(pinned, buffer, 0)
     }
 
     /// Queues a copy of a buffer to the host, in staging memory.

@@ -2,7 +2,7 @@
 
 use num_complex::{Complex32, Complex64};
 
-use super::{Arg, Buffer, CudaError, Stream};
+use super::{Arg, Buffer, CudaError, Queue};
 
 /// Samples that a block has room for: `FFT_HALF`.
 const HALF: usize = 3072;
@@ -97,10 +97,10 @@ impl Transform {
     /// Rows `[n_rows, n]`.
     ///
     /// # Errors
-    /// As [`Stream::launch`].
+    /// As [`Queue::launch`].
     pub fn rows(
         &self,
-        stream: &Stream,
+        queue: &impl Queue,
         input: &Buffer<Complex32>,
         out: &mut Buffer<Complex32>,
         n_rows: usize,
@@ -108,16 +108,16 @@ impl Transform {
     ) -> Result<(), CudaError> {
         let count = self.lines();
         let grid = [grid(n_rows.div_ceil(count))?, 1, 1];
-        self.launch("fft_rows_c32", stream, (input, out), n_rows, grid, way)
+        self.launch("fft_rows_c32", queue, (input, out), n_rows, grid, way)
     }
 
     /// Columns of `[n_batch, n, n_x]`.
     ///
     /// # Errors
-    /// As [`Stream::launch`].
+    /// As [`Queue::launch`].
     pub fn columns(
         &self,
-        stream: &Stream,
+        queue: &impl Queue,
         input: &Buffer<Complex32>,
         out: &mut Buffer<Complex32>,
         [n_batch, n_x]: [usize; 2],
@@ -125,13 +125,13 @@ impl Transform {
     ) -> Result<(), CudaError> {
         let count = self.lines();
         let grid = [grid(n_x.div_ceil(count))?, grid(n_batch)?, 1];
-        self.launch("fft_columns_c32", stream, (input, out), n_x, grid, way)
+        self.launch("fft_columns_c32", queue, (input, out), n_x, grid, way)
     }
 
     fn launch(
         &self,
         kernel: &str,
-        stream: &Stream,
+        queue: &impl Queue,
         (input, out): (&Buffer<Complex32>, &mut Buffer<Complex32>),
         n_lines: usize,
         grid: [u32; 3],
@@ -150,7 +150,7 @@ impl Transform {
             Arg::F32(if way.is_forward { 1.0 } else { -1.0 }),
             Arg::F32(1.0 / (n as f32).sqrt()),
         ];
-        stream.launch(kernel, grid, &args)
+        queue.launch(kernel, grid, &args)
     }
 }
 

@@ -8,7 +8,7 @@ use cudarc::driver::sys;
 
 use super::context::Inner;
 use super::driver::Handle;
-use super::stream::elsewhere;
+use super::stream::{Queue, elsewhere};
 use super::{Arg, Buffer, Context, CudaError, Element, Stream};
 
 /// Launches on the card in one call. It holds the buffers that it uses; what they hold at each replay is what it works on.
@@ -29,15 +29,14 @@ pub(super) struct Raw {
 #[derive(Debug)]
 pub struct Capture(Stream);
 
-impl Capture {
-    /// As [`Stream::launch`].
-    ///
-    /// # Errors
-    /// The same, and [`CudaError::Wrong`] for a kernel that is not loaded.
-    pub fn launch(&self, kernel: &str, grid: [u32; 3], args: &[Arg<'_>]) -> Result<(), CudaError> {
+impl Queue for Capture {
+    /// As [`Stream::launch`]; [`CudaError::Wrong`] for a kernel that is not loaded.
+    fn launch(&self, kernel: &str, grid: [u32; 3], args: &[Arg<'_>]) -> Result<(), CudaError> {
         self.0.launch(kernel, grid, args)
     }
+}
 
+impl Capture {
     /// As [`Stream::copy`].
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub use library::{Image, Kernel, Library, Origin};
 pub use memory::{Buffer, Element, Pinned, Staging};
 pub use nvrtc::Compiler;
 pub use probe::{Card, Probe, probe};
-pub use stream::{Arg, Event, Pending, Stream, View};
+pub use stream::{Arg, Event, Pending, Queue, Stream, View};
 
 /// An architecture as compilers name it: 90 is `sm_90`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -114,6 +114,21 @@ pub(super) struct Inside {
 #[derive(Clone, Debug)]
 pub struct Stream(pub(super) Arc<Inside>);
 
+/// What kernels can be launched on: a queue whose work is done, or one that is captured.
+pub trait Queue {
+    /// As [`Stream::launch`].
+    ///
+    /// # Errors
+    /// The same.
+    fn launch(&self, kernel: &str, grid: [u32; 3], args: &[Arg<'_>]) -> Result<(), CudaError>;
+}
+
+impl Queue for Stream {
+    fn launch(&self, kernel: &str, grid: [u32; 3], args: &[Arg<'_>]) -> Result<(), CudaError> {
+        Self::launch(self, kernel, grid, args)
+    }
+}
+
 impl Stream {
     pub(super) fn new(context: &Arc<Inner>) -> Result<Self, CudaError> {
         Self::of(context, false)

@@ -14,12 +14,13 @@
 //! The same image as filling k-space and combining, up to rounding and to windows at the ends of the readout: they see
 //! the other end instead of zeros. Coils are summed in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::calibrate::Weights;
+use super::cuda::OnCard;
 use super::unmix::{coarse_grid, smooth_length, turn, unmixing};
 use super::window::Window;
 use crate::data::{KSpace, Line};
@@ -41,20 +42,22 @@ pub(crate) struct Unfolded {
 #[derive(Debug)]
 pub(crate) struct Unmixing {
     pub(crate) weights: Arc<Weights>,
-    lines: Vec<Differing>,
+    pub(super) lines: Vec<Differing>,
     /// Eight columns each.
-    blocks: Vec<Columns>,
-    power: Vec<f32>,
+    pub(super) blocks: Vec<Columns>,
+    pub(crate) power: Vec<f32>,
+    /// The same on a card, once a frame was unmixed there.
+    pub(super) on_card: Mutex<Option<Arc<OnCard>>>,
 }
 
 /// Eight columns of the unmixing weights.
 #[derive(Debug, Default)]
-struct Columns {
+pub(super) struct Columns {
     /// Numerators, `[coil, y]`.
-    numerators: Vec<Lanes>,
+    pub(super) numerators: Vec<Lanes>,
     /// What the sum over coils is multiplied with, `[y]`.
-    turn: Vec<Lanes>,
-    beside: BesideColumns,
+    pub(super) turn: Vec<Lanes>,
+    pub(super) beside: BesideColumns,
 }
 
 impl Unmixing {
@@ -342,6 +345,7 @@ pub(crate) fn unfold(
         lines,
         blocks: kept,
         power: power.clone(),
+        on_card: Mutex::default(),
     });
     Unfolded {
         voxels: in_rows(&sums, ny, nx),
@@ -473,12 +477,12 @@ fn hybrid_rows(kspace: &KSpace, wanted: impl Fn(&Line) -> bool) -> Hybrid {
 
 /// A line of which the wrapped convolution does not make what filling would.
 #[derive(Debug)]
-struct Differing {
-    line: usize,
+pub(super) struct Differing {
+    pub(super) line: usize,
     /// Its row in [`Folded::beside`], if it was measured outside the pattern.
-    measured: Option<usize>,
+    pub(super) measured: Option<usize>,
     /// Contributions to take away: `target * sources + source`, and the row of the pattern.
-    terms: Vec<(usize, usize)>,
+    pub(super) terms: Vec<(usize, usize)>,
 }
 
 /// What filling makes beyond the wrapped convolution of the pattern's lines.
@@ -491,12 +495,12 @@ struct Beside<'a> {
 
 /// Eight columns of it.
 #[derive(Debug, Default)]
-struct BesideColumns {
+pub(super) struct BesideColumns {
     n_coils: usize,
     /// Minus the weights, transformed along the readout: `[target, source, coil_in, coil_out]`.
-    predictors: Vec<Lanes>,
+    pub(super) predictors: Vec<Lanes>,
     /// `[row, coil]`.
-    conjugate: Vec<Lanes>,
+    pub(super) conjugate: Vec<Lanes>,
 }
 
 impl<'a> Beside<'a> {

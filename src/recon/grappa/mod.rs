@@ -4,6 +4,7 @@
 //! (`unmix`), which gives the noise as well.
 
 pub(crate) mod calibrate;
+pub(crate) mod cuda;
 pub(crate) mod fill;
 pub(crate) mod fold;
 pub(crate) mod noise;
