@@ -11,7 +11,7 @@ use cauda::recon::sense::Lambda;
 use cauda::recon::{Calibrations, Keep, Method, Recon, ReconError, ReconParams};
 
 use crate::golden_values::slice;
-use crate::use_a_card::on_card;
+use crate::use_a_card::{card, on_card, with_card};
 
 /// Grid (pe2, pe1, ro), whether calibration lines are a scan of their own, and the mask.
 struct Case {
@@ -330,4 +330,64 @@ fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_
     if let Some(ran) = ran {
         ran.clean();
     }
+}
+
+/// `cauda` with these words; with the card whose folder is given.
+fn program(words: &[&str], card: Option<&std::path::Path>) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cauda"));
+    match card {
+        Some(card) => with_card(&mut command, card),
+        // Whatever this machine has.
+        None => drop(command.env("CUDA_VISIBLE_DEVICES", "")),
+    }
+    let output = command.args(words).output().unwrap();
+    let words = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&words).into())
+}
+
+#[test]
+fn the_program_reconstructs_a_file_on_a_card_and_says_so() {
+    let dir = card();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let scan = at("scan.h5");
+    let made = program(
+        &[
+            "simulate",
+            &scan,
+            "--set",
+            "n_slices=2",
+            "--set",
+            "acceleration=[2,1]",
+        ],
+        None,
+    );
+    assert_eq!(made.0, Some(0), "{}", made.1);
+    let recon = |out: &str, prefer: &str, card| {
+        let prefer = format!("device.prefer={prefer}");
+        let words = [
+            "recon",
+            &scan,
+            "-o",
+            out,
+            "--set",
+            "recon.method=cg_sense",
+            "--set",
+        ];
+        let rest = [&prefer, "--set", "recon.sense.noise_map=false", "--json"];
+        program(&[&words[..], &rest[..]].concat(), card)
+    };
+    let (ours, truth) = (at("card.npy"), at("cpu.npy"));
+    let (code, report) = recon(&ours, "cuda", Some(dir.path()));
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("\"cuda\""), "{report}");
+    let (code, report) = recon(&truth, "cpu", Some(dir.path()));
+    assert!(code == Some(0) && !report.contains("\"cuda\""), "{report}");
+    let (code, said) = program(&["compare", &ours, &truth, "--nrmse", "2e-3"], None);
+    assert_eq!(code, Some(0), "{said}");
+    let report = std::fs::read_to_string(dir.path().join("report")).unwrap();
+    assert!(report.ends_with("released; left: nothing\n"), "{report}");
+    // Without a card: refused, and nothing written.
+    let (code, said) = recon(&at("none.npy"), "cuda", None);
+    assert!(code == Some(4) && said.contains("device.prefer"), "{said}");
+    assert!(!dir.path().join("none.npy").exists());
 }

@@ -37,7 +37,7 @@ impl Ran {
 }
 
 /// A folder with the driver and images of all kernels for it.
-fn card() -> tempfile::TempDir {
+pub(crate) fn card() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let driver = emulated_card::library().unwrap();
     std::os::unix::fs::symlink(driver, dir.path().join("libcuda.so")).unwrap();
@@ -49,7 +49,7 @@ fn card() -> tempfile::TempDir {
     dir
 }
 
-fn with_card(command: &mut Command, dir: &Path) {
+pub(crate) fn with_card(command: &mut Command, dir: &Path) {
     let old = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     command
         .env("LD_LIBRARY_PATH", format!("{}:{old}", dir.display()))
