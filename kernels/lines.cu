@@ -1,16 +1,18 @@
+// gather_columns_c32: some columns. add_scaled_c32: out += scale in, a scale for each column.
 // sort_lines_c32: lines to their places, each with a factor.  turn_lines_c32: the slowest of two axes becomes the fastest.
 // column_energy_f64, column_limits_f32: how much signal each place along the readout has, and where to stop there.
 //
 // door      recon::sense                        reference  recon/sense/solver.rs
 // in        in c32 [n_coils][n_lines][n_x]      line_of i32 [n_places]: the line of each place, or -1    factor c32 [n_places]
-//           turn: in c32 [n_rows][n_x], rows of whatever axes
+//           turn: in c32 [n_rows][n_x], rows of whatever axes      column i32 [n_out], below n_x    scale f32 [n_x]
 //           energy f64 [n_x]                    tolerance of the mean column
 // out       sort: out c32 [n_coils][n_places][n_x], zero where no line belongs
-//           turn: out c32 [n_x][n_rows]
+//           turn: out c32 [n_x][n_rows]                            gather: out c32 [n_rows][n_out]    add: out c32 [n_rows][n_x]
 //           energy: sum of squares of in c32 [n_rows][n_x] over rows      limits f32 [n_x], at least `tolerance`
 // launch    sort: grid (ceil(n_x / 256), n_places, n_coils)   turn: grid (ceil(n_x / 32), ceil(n_rows / 32))
+//           gather, add: grid (ceil(columns of out / 256), n_rows)
 //           energy: grid (ceil(n_x / 32))   limits: grid (1)   block (256)   shared 8 KiB, static
-// requires  n_places and n_rows / 32 below 65,536; sizes below 2^31
+// requires  n_places, n_rows / 32 and the rows of gather and add below 65,536; sizes below 2^31
 // tolerance 1e-6 relative to the reference
 // emulated  yes
 #include "common.cuh"
@@ -22,6 +24,21 @@ KERNEL THREADS(256) sort_lines_c32(IN(float2) in, IN(int) line_of, IN(float2) fa
     float2 v = make_float2(0.0f, 0.0f);
     if (line >= 0) v = c_mul(factor[place], in[((size_t)blockIdx.z * n_lines + line) * n_x + x]);
     out[((size_t)blockIdx.z * n_places + place) * n_x + x] = v;
+}
+
+KERNEL THREADS(256) gather_columns_c32(IN(float2) in, IN(int) column, OUT(float2) out, int n_x, int n_out) {
+    const int at = blockIdx.x * 256 + threadIdx.x;
+    if (at >= n_out) return;
+    const float2 v = in[(size_t)blockIdx.y * n_x + column[at]];
+    out[(size_t)blockIdx.y * n_out + at] = v;
+}
+
+KERNEL THREADS(256) add_scaled_c32(IN(float2) in, IN(float) scale, OUT(float2) out, int n_x) {
+    const int x = blockIdx.x * 256 + threadIdx.x;
+    if (x >= n_x) return;
+    const size_t at = (size_t)blockIdx.y * n_x + x;
+    const float2 v = in[at], sum = out[at];
+    out[at] = make_float2(fmaf(scale[x], v.x, sum.x), fmaf(scale[x], v.y, sum.y));
 }
 
 // Tiles of 32 x 32 through shared memory, whose rows are one longer so that its columns lie in different banks.

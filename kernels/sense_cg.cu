@@ -4,11 +4,12 @@
 // in        csm      c32 [n_coils][n][n_x]      lines c32 [n_coils][n_lines][n_x]: measured, transformed along the readout
 //           line_of  i32 [n]: the line measured at each phase encoding (DC at n / 2), or -1
 //           weights  f32 [n]: how often each was measured, 0 where it was not
-//           limits   f32 [n_x]: where each column stops, as a fraction of its preconditioned start
+//           limits   f32 [n_x]: where each column stops, as a fraction of its preconditioned start; 0: never early
+//           most     i32 [n_x]: iterations of each column at most
 //           twiddles, radices as fft.cu           count columns of a block: 1, 2, 4 or 8, count * n at most 3072
 //           lambda   absolute: the relative weight times the mean of `weights`     mean_weight of `weights`
-// out       out c32 [n][n_x]: voxels            iterations i32 [ceil(n_x / count)]
-//           residuals f32 [n_x]: preconditioned, over the column's limit
+// out       out c32 [n][n_x]: voxels            iterations i32 [n_x]
+//           residuals f32 [n_x]: preconditioned, as a fraction of the start
 // launch    grid (ceil(n_x / count))   block (256)   shared 48 KiB, static
 // requires  lambda above 0; n_coils * n * n_x below 2^31
 // tolerance 2e-4 relative to the reference, both solved to 1e-6 (f32 vectors, f64 inner products)
@@ -40,7 +41,7 @@ DEVICE double sum_of_column(OUT(double) room, double v, int count) {
     return sum;
 }
 
-KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, OUT(float) residuals, int n_coils, int n, int n_lines, int n_x, int radices, int count, int max_iterations, float lambda, float mean_weight) {
+KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(int) most, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, OUT(float) residuals, int n_coils, int n, int n_lines, int n_x, int radices, int count, float lambda, float mean_weight) {
     SHARED(float2, memory, 2 * FFT_HALF);
     OUT(double) room = as<double>(memory);
     const int column = threadIdx.x % count, first_row = threadIdx.x / count, rows = FFT_BLOCK / count, centre = n / 2;
@@ -92,13 +93,14 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
     }
     const double start = sum_of_column(room, part, count);
     const float limit = is_inside ? limits[x] : 0.0f;
+    const int own_most = is_inside ? most[x] : 0;
     const double goal = start * limit * limit;
     double rho = start;
     bool is_over = false; // ended by rounding
-    int iteration = 0;
-    for (; iteration < max_iterations; iteration++) {
+    int iteration = 0;    // of this column
+    for (;;) {
         // Each column once: does any of them go on?
-        const double n_alive = sum_of_column(room, (int)threadIdx.x < count && !is_over && rho > goal ? 1.0 : 0.0, 1);
+        const double n_alive = sum_of_column(room, (int)threadIdx.x < count && !is_over && rho > goal && iteration < own_most ? 1.0 : 0.0, 1);
         if (n_alive == 0.0) break;
 #pragma unroll
         for (int i = 0; i < CG_OWN; i++) product[i] = make_float2(lambda * direction[i].x, lambda * direction[i].y);
@@ -140,7 +142,7 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
         const double curvature = sum_of_column(room, part, count);
         // A column that has arrived stays where it is, and one where nothing more is to be gained along its direction.
         is_over = is_over || curvature <= 0.0;
-        const bool is_alive = rho > goal && !is_over;
+        const bool is_alive = rho > goal && iteration < own_most && !is_over;
         const float alpha = is_alive ? (float)(rho / curvature) : 0.0f;
         part = 0.0;
 #pragma unroll
@@ -151,6 +153,7 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
         }
         const double next = sum_of_column(room, part, count);
         if (!is_alive) continue;
+        iteration++;
         const float beta = (float)(next / rho);
         rho = next;
 #pragma unroll
@@ -163,6 +166,8 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
         if (at >= n || !is_inside) break;
         out[(size_t)at * n_x + x] = solution[i];
     }
-    if ((int)threadIdx.x < count && is_inside) residuals[x] = start > 0.0 ? (float)sqrt(rho / start) / limit : 0.0f;
-    if (threadIdx.x == 0) iterations[blockIdx.x] = iteration;
+    if ((int)threadIdx.x < count && is_inside) {
+        residuals[x] = start > 0.0 ? (float)sqrt(rho / start) : 0.0f;
+        iterations[x] = iteration;
+    }
 }

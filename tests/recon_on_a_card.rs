@@ -49,7 +49,7 @@ const CASES: [Case; 5] = [
         grid: [1, 30, 14],
         is_separate: false,
         is_measured: |[_, k1]| k1 % 3 == 0 || k1.abs_diff(15) < 6,
-        needs_noise: false,
+        needs_noise: true,
     },
     Case {
         name: "over two axes, irregular",
@@ -185,9 +185,12 @@ fn sense_on_a_card_is_sense_on_the_cpu() {
                             (i.noise_std.clone().unwrap(), i.gfactor.clone().unwrap())
                         };
                         let ((a, g), (b, h)) = (of(&ours), of(&truth));
+                        // Replicas respond to noise of their own size, which each side chooses by what it has.
+                        let limit = if case.is_separate { 2e-4 } else { 1e-2 };
+                        let errors = [nrmse_real(&a, &b), nrmse_real(&g, &h)];
                         assert!(
-                            nrmse_real(&a, &b) < 2e-4 && nrmse_real(&g, &h) < 2e-4,
-                            "{}",
+                            errors.iter().all(|e| *e < limit),
+                            "{}: {errors:?}",
                             case.name
                         );
                     }
@@ -313,13 +316,13 @@ fn the_cpu_finishes_what_a_card_cannot_and_says_so() {
 fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not() {
     let name = "recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not";
     let ran = on_card(name, &[], || {
-        let (scan, frame) = frame(&CASES[3]);
-        let mut params = params(&CASES[3]);
+        let (scan, frame) = frame(&CASES[4]);
+        let mut params = params(&CASES[4]);
         params.sense.noise_map = true;
         let plan = |backend| Recon::plan(&scan, &frame, &params, &device(backend, Policy::Fail));
         let refused = plan(Backend::Cuda).unwrap_err().to_string();
         assert!(
-            refused.contains("noise maps of irregular masks"),
+            refused.contains("noise maps of irregular masks over two axes"),
             "{refused}"
         );
         let plan = plan(Backend::Auto).unwrap();

@@ -108,6 +108,8 @@ const TWINS: &[(&str, &str, &str)] = &[
     ),
     ("grappa_beside", "if (i >= n) return;", ""),
     ("lines", "__syncthreads(); // the tile is here", ""),
+    ("lines", "n_x + column[at]", "n_x + at"),
+    ("lines", "fmaf(scale[x], v.y, sum.y)", "v.y + sum.y"),
     ("lines", "if (line >= 0) v", "v"),
     ("lines", "c_mul(factor[place], in[", "c_mul(factor[0], in["),
     (

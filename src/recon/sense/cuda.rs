@@ -2,8 +2,9 @@
 
 use num_complex::Complex32;
 
+use super::column::sum_of_squares;
 use super::solver::LEAST_LAMBDA;
-use super::{Sense, SenseImage};
+use super::{Sense, SenseImage, noise};
 use crate::data::{Csm, KSpace};
 use crate::device::cuda::{
     Accelerator, Arg, Buffer, CudaError, FftPlan, Stream, Transform, Way, grid, int,
@@ -68,8 +69,11 @@ impl Sense {
             let [d2, d1] = folding.domain;
             [self.shape.ro, d1, d2]
         } else {
-            if self.params.noise_map {
-                return lacks("noise maps of irregular masks");
+            if self.params.noise_map && n2 > 1 {
+                return lacks("noise maps of irregular masks over two axes");
+            }
+            if self.params.noise_map && folding.members.len() > MOST_FOLDS {
+                return Some(format!("{} folds", folding.members.len()));
             }
             [self.shape.ro, n1, n2]
         };
@@ -101,7 +105,7 @@ impl Sense {
             let image = if self.lattice.is_exact() {
                 job.unfold(&hybrid, &maps)
             } else if self.lattice.grid[0] == 1 {
-                job.iterate_lines(&hybrid, &maps)
+                job.iterate_lines(&hybrid, &maps, csm)
             } else {
                 job.iterate_planes(&hybrid, &maps)
             }?;
@@ -198,26 +202,10 @@ impl Job<'_> {
             along_pe2.columns(self.stream, &folded, &mut other, batch, FOLDED)?;
             folded = other;
         }
-        let members: Vec<i32> = folding
-            .members
-            .iter()
-            .flatten()
-            .map(|m| i32::try_from(*m).unwrap_or(-1)) // planes are below 2^31: `int` says so
-            .collect();
-        let members = self.card.upload(self.stream, &members)?;
+        let members = self.members()?;
         let phase = self.card.upload(self.stream, &folding.voxel_phase)?;
         let plane = n2 * n1;
         let n = plane * shape.ro;
-        let sizes = || -> Result<[Arg<'_>; 6], CudaError> {
-            Ok([
-                int(shape.coil)?,
-                int(d2)?,
-                int(d1)?,
-                int(shape.ro)?,
-                int(plane)?,
-                Arg::F32(self.lambda),
-            ])
-        };
         let blocks = [grid((d2 * d1 * shape.ro).div_ceil(128))?, 1, 1];
         let folds = folding.members.len();
         let mut out = self.room(n)?;
@@ -228,29 +216,13 @@ impl Job<'_> {
             Arg::input(&phase),
             Arg::output(&mut out),
         ];
-        args.extend(sizes()?);
+        args.extend(self.sizes(self.lambda)?);
         let kernel = format!("sense_unfold_r{folds}");
         self.stream.launch(&kernel, blocks, &args)?;
         let (mut noise_std, mut gfactor) = (None, None);
         if self.sense.params.noise_map {
-            let (mut std, mut g) = (
-                self.card.context().buffer::<f32>(n)?,
-                self.card.context().buffer::<f32>(n)?,
-            );
-            let mut args = vec![
-                Arg::input(maps),
-                Arg::input(&members),
-                Arg::output(&mut std),
-                Arg::output(&mut g),
-            ];
-            args.extend(sizes()?);
-            let kernel = format!("sense_gfactor_r{folds}");
-            self.stream.launch(&kernel, blocks, &args)?;
-            let mut std = self.numbers(&std)?;
-            // The kernel takes every line as measured once.
-            let averaged = 1.0 / folding.weight.sqrt();
-            std.iter_mut().for_each(|s| *s *= averaged);
-            (noise_std, gfactor) = (Some(std), Some(self.numbers(&g)?));
+            let (std, g) = self.block_noise(maps, &members, self.lambda)?;
+            (noise_std, gfactor) = (Some(std), Some(g));
         }
         let fetched = self.card.fetch(self.stream, &out)?;
         Ok(SenseImage {
@@ -262,6 +234,58 @@ impl Job<'_> {
         })
     }
 
+    /// First voxels of the rows of each member of the voxels that fold together.
+    fn members(&self) -> Result<Buffer<i32>, CudaError> {
+        let folding = &self.sense.lattice;
+        int(folding.grid[0] * folding.grid[1])?;
+        let members = folding.members.iter().flatten().map(|m| *m as i32); // below 2^31, as the line above says
+        self.card
+            .upload(self.stream, &members.collect::<Vec<i32>>())
+    }
+
+    /// The sizes that the kernels of blocks take, and their Tikhonov weight.
+    fn sizes(&self, lambda: f32) -> Result<[Arg<'static>; 6], CudaError> {
+        let (shape, folding) = (self.sense.shape, &self.sense.lattice);
+        let [d2, d1] = folding.domain;
+        Ok([
+            int(shape.coil)?,
+            int(d2)?,
+            int(d1)?,
+            int(shape.ro)?,
+            int(folding.grid[0] * folding.grid[1])?,
+            Arg::F32(lambda),
+        ])
+    }
+
+    /// Noise of the blocks of the lattice, and their g-factor; `lambda` relative to the blocks' own mean diagonal.
+    fn block_noise(
+        &self,
+        maps: &Samples,
+        members: &Buffer<i32>,
+        lambda: f32,
+    ) -> Result<(Vec<f32>, Vec<f32>), CudaError> {
+        let (shape, folding) = (self.sense.shape, &self.sense.lattice);
+        let n = folding.grid[0] * folding.grid[1] * shape.ro;
+        let mut std = self.card.context().buffer::<f32>(n)?;
+        let mut g = self.card.context().buffer::<f32>(n)?;
+        let mut args = vec![
+            Arg::input(maps),
+            Arg::input(members),
+            Arg::output(&mut std),
+            Arg::output(&mut g),
+        ];
+        args.extend(self.sizes(lambda)?);
+        let groups = folding.domain[0] * folding.domain[1] * shape.ro;
+        let kernel = format!("sense_gfactor_r{}", folding.members.len());
+        let blocks = [grid(groups.div_ceil(128))?, 1, 1];
+        self.stream.launch(&kernel, blocks, &args)?;
+        let mut std = self.numbers(&std)?;
+        // The kernel takes every line as measured once.
+        let averaged = 1.0 / folding.weight.sqrt();
+        std.iter_mut().for_each(|s| *s *= averaged);
+        Ok((std, self.numbers(&g)?))
+    }
+
     fn numbers<T: crate::device::cuda::Element>(
         &self,
         buffer: &Buffer<T>,
@@ -270,8 +294,12 @@ impl Job<'_> {
         Ok(self.stream.download(buffer, 0, pinned)?.wait()?.to_vec())
     }
 
-    /// Where each column of `[rows, n_x]` stops.
-    fn limits(&self, hybrid: &Samples, n_x: usize) -> Result<Buffer<f32>, CudaError> {
+    /// Energy of each column of `[rows, n_x]`, and where it stops.
+    fn limits(
+        &self,
+        hybrid: &Samples,
+        n_x: usize,
+    ) -> Result<(Buffer<f64>, Buffer<f32>), CudaError> {
         let mut energy = self.card.context().buffer::<f64>(n_x)?;
         let mut limits = self.card.context().buffer::<f32>(n_x)?;
         let args = [
@@ -289,13 +317,51 @@ impl Job<'_> {
             Arg::F32(self.sense.params.tolerance as f32),
         ];
         self.stream.launch("column_limits_f32", [1, 1, 1], &args)?;
-        Ok(limits)
+        Ok((energy, limits))
     }
 
     /// Masks along pe1: every column to its end in one launch.
-    fn iterate_lines(&self, hybrid: &Samples, maps: &Samples) -> Result<SenseImage, CudaError> {
+    fn iterate_lines(
+        &self,
+        hybrid: &Samples,
+        maps: &Samples,
+        csm: &Csm,
+    ) -> Result<SenseImage, CudaError> {
+        let n_x = self.sense.shape.ro;
+        let params = &self.sense.params;
+        let (energy, limits) = self.limits(hybrid, n_x)?;
+        let most = vec![i32::try_from(params.max_iterations).unwrap_or(i32::MAX); n_x];
+        let solved = self.solve_columns(hybrid, maps, &limits, &most)?;
+        let limits = self.numbers(&limits)?;
+        let over_limit = |(r, l): (&f32, &f32)| f64::from(r / l);
+        let residual = solved.residuals.iter().zip(&limits).map(over_limit);
+        let residual = params.tolerance * residual.fold(0.0, f64::max);
+        let iterations = solved.iterations.iter().copied().max().unwrap_or(0);
+        let (mut noise_std, mut gfactor) = (None, None);
+        if params.noise_map {
+            let energy = self.numbers(&energy)?;
+            let (std, g) = self.replicated_noise(hybrid, maps, csm, &energy, &solved)?;
+            (noise_std, gfactor) = (Some(std), Some(g));
+        }
+        Ok(SenseImage {
+            voxels: solved.voxels,
+            noise_std,
+            gfactor,
+            iterations: iterations.unsigned_abs() as usize,
+            residual,
+        })
+    }
+
+    /// Columns `[row, x]` of lines and maps to their solutions.
+    fn solve_columns(
+        &self,
+        hybrid: &Samples,
+        maps: &Samples,
+        limits: &Buffer<f32>,
+        most: &[i32],
+    ) -> Result<Columns, CudaError> {
         let (shape, folding) = (self.sense.shape, &self.sense.lattice);
-        let (n, n_x) = (shape.pe1, shape.ro);
+        let (n, n_x) = (shape.pe1, most.len());
         let along = self.transform(n)?;
         // Columns of a block: a power of two, for they share its 256 threads.
         let count = 1 << along.lines().min(4).ilog2();
@@ -306,10 +372,9 @@ impl Job<'_> {
         }
         let line_of = self.card.upload(self.stream, &line_of)?;
         let weights = self.card.upload(self.stream, &weights)?;
-        let limits = self.limits(hybrid, n_x)?;
-        let blocks = grid(n_x.div_ceil(count))?;
+        let most = self.card.upload(self.stream, most)?;
         let mut out = self.room(n * n_x)?;
-        let mut iterations = self.card.context().buffer::<i32>(blocks as usize)?;
+        let mut iterations = self.card.context().buffer::<i32>(n_x)?;
         let mut residuals = self.card.context().buffer::<f32>(n_x)?;
         let mean_weight = folding.mean_weight as f32;
         let args = [
@@ -317,7 +382,8 @@ impl Job<'_> {
             Arg::input(hybrid),
             Arg::input(&line_of),
             Arg::input(&weights),
-            Arg::input(&limits),
+            Arg::input(limits),
+            Arg::input(&most),
             along.twiddles(),
             Arg::output(&mut out),
             Arg::output(&mut iterations),
@@ -328,23 +394,137 @@ impl Job<'_> {
             int(n_x)?,
             along.radices(),
             int(count)?,
-            int(self.sense.params.max_iterations)?,
             Arg::F32(self.lambda * mean_weight),
             Arg::F32(mean_weight),
         ];
-        let kernel = "sense_cg_lines_c32";
-        self.stream.launch(kernel, [blocks, 1, 1], &args)?;
+        let blocks = [grid(n_x.div_ceil(count))?, 1, 1];
+        self.stream.launch("sense_cg_lines_c32", blocks, &args)?;
         let fetched = self.card.fetch(self.stream, &out)?;
-        let iterations = self.numbers(&iterations)?;
-        let most = iterations.iter().copied().max().unwrap_or(0);
-        let residual = self.numbers(&residuals)?.into_iter().fold(0.0, f32::max);
-        Ok(SenseImage {
+        Ok(Columns {
+            iterations: self.numbers(&iterations)?,
+            residuals: self.numbers(&residuals)?,
             voxels: self.card.take(fetched)?,
-            noise_std: None,
-            gfactor: None,
-            iterations: most.unsigned_abs() as usize,
-            residual: f64::from(residual) * self.sense.params.tolerance,
         })
+    }
+
+    /// Noise and g-factor as [`super::noise`] measures them, the replicas of all measured places side by side.
+    fn replicated_noise(
+        &self,
+        hybrid: &Samples,
+        maps: &Samples,
+        csm: &Csm,
+        energy: &[f64],
+        image: &Columns,
+    ) -> Result<(Vec<f32>, Vec<f32>), CudaError> {
+        let (shape, folding, params) = (self.sense.shape, &self.sense.lattice, &self.sense.params);
+        let (n, n_x, replicas) = (shape.pe1, shape.ro, params.replicas);
+        let rows = shape.coil * self.n_lines();
+        let stride = noise::stride(n_x);
+        let places: Vec<usize> = (stride / 2..n_x).step_by(stride).collect();
+        let column = |i: usize| places[i / replicas];
+        let n_columns = places.len() * replicas;
+        let column_of: Vec<i32> = (0..n_columns).map(|i| column(i) as i32).collect();
+        // Of a place without signal there is nothing but the noise to iterate for.
+        let has_signal = |i: usize| energy[column(i)] > 0.0;
+        let gain: Vec<f32> = (0..n_columns)
+            .map(|i| match has_signal(i) {
+                true => {
+                    let relative = (energy[column(i)] / (2 * rows) as f64).sqrt();
+                    (noise::LEAST * relative).max(noise::SMALL) as f32
+                }
+                false => 1.0,
+            })
+            .collect();
+        let most: Vec<i32> = (0..n_columns)
+            .map(|i| match has_signal(i) {
+                true => image.iterations[column(i)],
+                false => i32::try_from(params.max_iterations).unwrap_or(i32::MAX),
+            })
+            .collect();
+        let limits: Vec<f32> = (0..n_columns)
+            .map(|i| {
+                if has_signal(i) {
+                    0.0
+                } else {
+                    params.tolerance as f32
+                }
+            })
+            .collect();
+        let mut added = vec![Complex32::ZERO; rows * n_columns];
+        for (place, x) in places.iter().enumerate() {
+            let mut rng = noise::rng(*x);
+            for replica in 0..replicas {
+                for row in 0..rows {
+                    let weight = folding.weights[row % self.n_lines()];
+                    added[row * n_columns + place * replicas + replica] =
+                        rng.normal() * (1.0 / weight.sqrt());
+                }
+            }
+        }
+        let column_of = self.card.upload(self.stream, &column_of)?;
+        let scale = self.card.upload(self.stream, &gain)?;
+        let limits = self.card.upload(self.stream, &limits)?;
+        let (added, sent) = self.card.send(self.stream, &added)?;
+        let mut lines = self.gathered(hybrid, &column_of, n_x)?;
+        let args = [
+            Arg::input(&added),
+            Arg::input(&scale),
+            Arg::output(&mut lines),
+            int(n_columns)?,
+        ];
+        let blocks = [grid(n_columns.div_ceil(BLOCK))?, grid(rows)?, 1];
+        self.stream.launch("add_scaled_c32", blocks, &args)?;
+        let replica_maps = self.gathered(maps, &column_of, n_x)?;
+        let noisy = self.solve_columns(&lines, &replica_maps, &limits, &most)?;
+        self.card.keep(sent)?;
+        let mut power = vec![0.0f32; n * places.len()];
+        for (i, p) in power.iter_mut().enumerate() {
+            let (y, place) = (i / places.len(), i % places.len());
+            for replica in 0..replicas {
+                let at = place * replicas + replica;
+                let found = noisy.voxels[y * n_columns + at];
+                let truth = if has_signal(at) {
+                    image.voxels[y * n_x + places[place]]
+                } else {
+                    Complex32::ZERO
+                };
+                let change = (found - truth) * (1.0 / gain[at]);
+                *p += change.norm_sqr() * 0.5 / replicas as f32;
+            }
+        }
+        // Relative to the mean diagonal of the blocks alone, which is the share of the lattice's lines.
+        let own = folding.weight / folding.members.len() as f32;
+        let lambda = self.lambda * folding.mean_weight as f32 / own;
+        let (std, _) = self.block_noise(maps, &self.members()?, lambda)?;
+        let mut variance: Vec<f32> = std.iter().map(|s| s * s).collect();
+        noise::scale_by_replicas(&mut variance, &power, csm.matrix);
+        let density = sum_of_squares(&csm.maps, n * n_x);
+        let fraction = folding.mean_weight as f32;
+        let std: Vec<f32> = variance.iter().map(|v| v.sqrt()).collect();
+        let gfactor = std.iter().zip(&density);
+        let gfactor = gfactor.map(|(s, d)| s * (d * fraction).sqrt()).collect();
+        Ok((std, gfactor))
+    }
+
+    /// Columns of `[row, n_x]`, as many as `column_of` names.
+    fn gathered(
+        &self,
+        input: &Samples,
+        column_of: &Buffer<i32>,
+        n_x: usize,
+    ) -> Result<Samples, CudaError> {
+        let (rows, n_out) = (input.len() / n_x, column_of.len());
+        let mut out = self.room(rows * n_out)?;
+        let args = [
+            Arg::input(input),
+            Arg::input(column_of),
+            Arg::output(&mut out),
+            int(n_x)?,
+            int(n_out)?,
+        ];
+        let blocks = [grid(n_out.div_ceil(BLOCK))?, grid(rows)?, 1];
+        self.stream.launch("gather_columns_c32", blocks, &args)?;
+        Ok(out)
     }
 
     fn turned(&self, input: &Samples, n_x: usize) -> Result<Samples, CudaError> {
@@ -425,7 +605,7 @@ impl Job<'_> {
             weights[at] = weight / plane as f32;
         }
         let weights = self.card.upload(self.stream, &weights)?;
-        let limits = self.limits(hybrid, n_x)?;
+        let (_, limits) = self.limits(hybrid, n_x)?;
         let mut inverse = self.card.context().buffer::<f32>(n_x * plane)?;
         let args = [
             Arg::input(maps),
@@ -528,6 +708,15 @@ impl Job<'_> {
             residual: progress.residual,
         })
     }
+}
+
+/// Solutions of columns side by side.
+struct Columns {
+    /// `[pe1, column]`.
+    voxels: Vec<Complex32>,
+    iterations: Vec<i32>,
+    /// Preconditioned, relative to each column's start.
+    residuals: Vec<f32>,
 }
 
 /// Iterations between looks at how far they are: each look waits for the card.

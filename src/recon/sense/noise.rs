@@ -9,7 +9,18 @@ use num_complex::Complex32;
 
 use super::SenseParams;
 use super::lattice::Folding;
+use crate::num::rng::Rng;
 use crate::recon::smooth::box_sum;
+
+/// Added noise of a replica as a fraction of the frame's own: iterations respond to so little in proportion.
+pub(super) const SMALL: f64 = 0.1;
+/// Its least norm beside the signal's: `f32` resolves no less.
+pub(super) const LEAST: f64 = 1e-4;
+
+/// The noise of the replicas at place `x` along the readout: the same whoever works on it.
+pub(super) fn rng(x: usize) -> Rng {
+    Rng::new(0x5e45_e000 + x as u64)
+}
 
 /// One sentence for the recipe.
 pub(super) fn method(folding: &Folding, params: &SenseParams) -> String {

@@ -11,15 +11,9 @@ use super::{SenseImage, SenseParams, noise};
 use crate::data::{Csm, KSpace};
 use crate::num::fft::{Direction, Fft};
 use crate::num::lanes::{LANES, Lanes};
-use crate::num::rng::Rng;
 
 /// Least relative Tikhonov weight: keeps blocks without sensitivity invertible in f32.
 pub(super) const LEAST_LAMBDA: f32 = 1e-6;
-
-/// Added noise of a replica as a fraction of the frame's own: iterations respond to so little in proportion.
-const SMALL: f64 = 0.1;
-/// Its least norm beside the image's, both of right-hand sides: `f32` resolves no less.
-const LEAST_NOISE: f64 = 1e-4;
 
 /// What neighbouring columns yield: `[set, plane]` of values, `[set, plane, lane]` of numbers.
 struct Solved<V> {
@@ -258,8 +252,7 @@ impl<V: Value> Job<'_, V> {
         };
         let weights = &self.shared.folding.weights;
         let mut power = vec![0.0f32; self.shared.n_sets * self.shared.plane()];
-        // A seed of its own for every place: the same noise whatever thread works on it.
-        let mut rng = Rng::new(0x5e45_e000 + x as u64);
+        let mut rng = noise::rng(x);
         for start in (0..self.replicas).step_by(V::WIDTH) {
             let some = V::WIDTH.min(self.replicas - start);
             let mut noise = vec![V::ZERO; self.csm.n_coils * weights.len()];
@@ -272,9 +265,9 @@ impl<V: Value> Job<'_, V> {
                 }
             }
             let mut noisy = column.adjoint(&noise, room);
-            let gain = V::dot_real(&noisy, &noisy).map(|noise| {
-                if energy > 0.0 && noise > 0.0 {
-                    (LEAST_NOISE * (energy / noise).sqrt()).max(SMALL) as f32
+            let gain = V::dot_real(&noisy, &noisy).map(|noise_energy| {
+                if energy > 0.0 && noise_energy > 0.0 {
+                    (noise::LEAST * (energy / noise_energy).sqrt()).max(noise::SMALL) as f32
                 } else {
                     1.0
                 }
