@@ -337,7 +337,17 @@ fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_
 
 /// `cauda` with these words; with the card whose folder is given.
 fn program(words: &[&str], card: Option<&std::path::Path>) -> (Option<i32>, String) {
+    program_with(words, card, "")
+}
+
+/// [`program`], whose card fails so.
+fn program_with(
+    words: &[&str],
+    card: Option<&std::path::Path>,
+    fail: &str,
+) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cauda"));
+    command.env("CAUDA_EMU_FAIL", fail);
     match card {
         Some(card) => with_card(&mut command, card),
         // Whatever this machine has.
@@ -393,4 +403,21 @@ fn the_program_reconstructs_a_file_on_a_card_and_says_so() {
     let (code, said) = recon(&at("none.npy"), "cuda", None);
     assert!(code == Some(4) && said.contains("device.prefer"), "{said}");
     assert!(!dir.path().join("none.npy").exists());
+}
+
+#[test]
+fn a_server_unmixes_on_its_card_what_comes_after_the_first_frames() {
+    let dir = card();
+    let words = "bench --frames 6 --warm-up 3 --coils 4 --matrix 48 --accel 2 --rate 20 --json";
+    let words: Vec<&str> = words.split(' ').collect();
+    // That the card is used shows where it fails: with the first launch, which is not the first frame's.
+    let (code, report) = program_with(&words, Some(dir.path()), "launch:1");
+    assert!(
+        code != Some(0) && report.contains("Emulated card"),
+        "{report}"
+    );
+    let (code, report) = program(&words, Some(dir.path()));
+    assert_eq!(code, Some(0), "{report}");
+    let report = std::fs::read_to_string(dir.path().join("report")).unwrap();
+    assert!(report.ends_with("released; left: nothing\n"), "{report}");
 }
