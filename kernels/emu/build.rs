@@ -94,6 +94,25 @@ const TWINS: &[(&str, &str, &str)] = &[
         "place = at;\n        memory",
     ),
     ("fft", "__syncthreads(); // the lines are here", ""),
+    ("espirit", "__syncthreads(); // the matrices are here", ""),
+    ("espirit", "__syncthreads(); // all have read", ""),
+    ("espirit", "fmaf(d.x, own[k].y, next[k].y)", "next[k].y"),
+    (
+        "espirit",
+        "next[k] = c_conj_fma(matrix",
+        "next[k] = c_fma(matrix",
+    ),
+    (
+        "espirit",
+        "projection = c_conj_fma(gauge[i]",
+        "projection = c_fma(gauge[i]",
+    ),
+    (
+        "espirit",
+        "eigenvalue > crop ? 1.0f",
+        "eigenvalue > 0.0f ? 1.0f",
+    ),
+    ("espirit", "voxel >= n_x) return;", "voxel > n_x) return;"),
     ("grappa_beside", "if (own >= 0) sum", "if (own > 0) sum"),
     (
         "grappa_beside",

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use num_complex::Complex32;
 
 use super::acs::Acs;
-use super::csm::{self, CsmParams};
+use super::csm::CsmParams;
 use super::error::ReconError;
 use super::grappa::calibrate::{Fit, Ridge, Weights};
 use super::grappa::{GrappaParams, fold::Unmixing, window::Window};
 use super::sampling;
-use crate::data::{Csm, Line, Shape};
+use crate::data::{Csm, KSpace, Line, Shape};
 
 /// Answers per block: with `lambda = "auto"` every frame has weights of its own.
 const MOST_ANSWERS: usize = 32;
@@ -228,16 +228,17 @@ impl Known<'_> {
     /// Sensitivity maps on the grid `full`.
     ///
     /// # Errors
-    /// Those of [`csm::maps`].
+    /// Those of `make`, which makes them of the block on a grid (pe2, pe1, ro).
     pub(crate) fn maps(
         self,
         acs: &Acs,
         full: Shape,
         params: &CsmParams,
+        make: impl FnOnce(&KSpace, [usize; 3]) -> Result<Csm, ReconError>,
     ) -> Result<Arc<Csm>, ReconError> {
         let make = || -> Result<Arc<Csm>, ReconError> {
             let grid = [full.pe2, full.pe1, full.ro];
-            Ok(Arc::new(csm::maps(&acs.to_kspace(full), grid, params)?))
+            Ok(Arc::new(make(&acs.to_kspace(full), grid)?))
         };
         let Some(all) = self.0 else { return make() };
         let question = Question::Maps(full, params.clone());
@@ -362,8 +363,8 @@ mod tests {
         all[1].combine.method = crate::recon::combine::CombineMethod::Csm;
         all[2].grappa.lambda = crate::recon::sense::Lambda::Fixed(0.01);
         all[2].outputs.csm = true;
-        all[2].csm.method = csm::CsmMethod::Walsh;
-        all[4].csm.method = csm::CsmMethod::Walsh;
+        all[2].csm.method = crate::recon::csm::CsmMethod::Walsh;
+        all[4].csm.method = crate::recon::csm::CsmMethod::Walsh;
         all
     }
 

@@ -8,7 +8,7 @@ use super::params::Method;
 use super::run::Log;
 use super::sampling::Lattice;
 use super::sense::{Sense, SenseImage};
-use super::{Recon, sense};
+use super::{Recon, csm, sense};
 use crate::data::{Csm, KSpace, Line};
 use crate::device::cuda::{Accelerator, CudaError};
 use crate::device::{CardUse, Device, Policy};
@@ -109,6 +109,26 @@ impl Recon {
         }
         let folded = fold::Folded::new(kspace, unmixing.weights.window.lattice);
         Ok((fold::unfold_known(kspace, &folded, unmixing), "cpu"))
+    }
+
+    /// Sensitivity maps of a calibration block, on the card where it has kernels for them; also where they were made.
+    pub(super) fn make_maps(
+        &self,
+        block: &KSpace,
+        grid: [usize; 3],
+        log: &mut Log,
+    ) -> Result<(Csm, &'static str), ReconError> {
+        let params = &self.params.csm;
+        if let Some(card) = &self.card
+            && csm::cuda::lacks(params, block.shape.coil).is_none()
+        {
+            match csm::cuda::maps(&card.accelerator, block, grid, params) {
+                Ok(csm) => return Ok((csm, "cuda")),
+                Err(csm::cuda::Failed::Maps(e)) => return Err(e.into()),
+                Err(csm::cuda::Failed::Card(e)) => card.failed(&e, "ESPIRiT", log)?,
+            }
+        }
+        Ok((csm::maps(block, grid, params)?, "cpu"))
     }
 
     /// Says that a frame which must run on a card brought weights that were not known yet.

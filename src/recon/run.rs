@@ -285,8 +285,15 @@ impl Recon {
         log: &mut Log,
     ) -> Result<Arc<Csm>, ReconError> {
         let acs = self.acs(calibration, None);
-        let csm = known.maps(&acs, self.shape, &self.params.csm)?;
-        log.step(
+        let mut backend = "cpu";
+        let params = &self.params.csm;
+        let csm = known.maps(&acs, self.shape, params, |block, grid| {
+            let (csm, made_on) = self.make_maps(block, grid, log)?;
+            backend = made_on;
+            Ok(csm)
+        })?;
+        log.step_on(
+            backend,
             "recon/csm",
             format!(
                 "{:?}, {} set(s), from {} x {} lines (pe1 x pe2) of the {}",

@@ -473,6 +473,7 @@ fn cases() -> Vec<Case> {
         .chain(transforms::fft_cases())
         .chain(transforms::line_cases())
         .chain(transforms::beside_cases())
+        .chain(transforms::espirit_cases())
         .chain(transforms::cg_lines_cases())
         .chain(transforms::cg_planes_cases())
         .collect()

@@ -332,6 +332,108 @@ pub(super) fn beside_cases() -> impl Iterator<Item = Case> {
         })
 }
 
+/// Coils, taps along x, rows, columns.
+const EIGEN: [[usize; 4]; 5] = [
+    [1, 1, 1, 1],
+    [2, 3, 2, 33],
+    [5, 3, 3, 7],
+    [8, 5, 2, 40],
+    [17, 3, 1, 20],
+];
+
+/// Hermitian matrices whose dominant eigenvector is known: `(1 - d) v v^H + d w w^H` and noise, at taps that sum to them.
+pub(super) fn espirit_cases() -> impl Iterator<Item = Case> {
+    EIGEN
+        .into_iter()
+        .flat_map(|shape| [false, true].map(|is_soft| (shape, is_soft)))
+        .map(|([n, taps, n_rows, n_x], is_soft)| {
+            let mut rng = Rng::new(13 + n as u64);
+            let n_pairs = (n * (n + 1) / 2).next_multiple_of(8);
+            let gauge = rng.complex(n);
+            // The same vector along a row; voxels differ by the waves, which are phases of the whole matrix's taps.
+            let mut rows = vec![NAN; n_rows * taps * n_pairs];
+            let waves = vec![Complex32::from(1.0); n_x * taps];
+            let mut truth = vec![Complex32::ZERO; n * n_rows * n_x];
+            for row in 0..n_rows {
+                let unit = |rng: &mut Rng| -> Vec<Complex32> {
+                    let v = rng.complex(n);
+                    let norm = v.iter().map(|v| v.norm_sqr()).sum::<f32>().sqrt();
+                    v.iter().map(|v| v / norm).collect()
+                };
+                let (v, w) = (unit(&mut rng), unit(&mut rng));
+                // The last row lies beyond what is kept.
+                let eigenvalue = if n_rows > 1 && row + 1 == n_rows {
+                    0.3
+                } else {
+                    0.97
+                };
+                let product: Complex32 = v.iter().zip(&w).map(|(v, w)| v.conj() * w).sum();
+                // Orthogonal to the first, or the first is not an eigenvector.
+                let w: Vec<Complex32> = w.iter().zip(&v).map(|(w, v)| w - v * product).collect();
+                let mut pair = 0;
+                for j in 0..n {
+                    for i in j..n {
+                        let g = v[i] * v[j].conj() * eigenvalue + w[i] * w[j].conj() * 0.2;
+                        for tap in 0..taps {
+                            rows[(row * taps + tap) * n_pairs + pair] = g / taps as f32;
+                        }
+                        pair += 1;
+                    }
+                }
+                for rest in pair..n_pairs {
+                    for tap in 0..taps {
+                        rows[(row * taps + tap) * n_pairs + rest] = Complex32::ZERO;
+                    }
+                }
+                let crop = 0.8f32;
+                let weight = if is_soft {
+                    let at = (eigenvalue.sqrt() - crop) / (1.0 - crop);
+                    if at <= -1.0 {
+                        0.0
+                    } else if at >= 1.0 {
+                        1.0
+                    } else {
+                        0.5 * (1.0 + 2.0 * at / (1.0 + at * at))
+                    }
+                } else {
+                    f32::from(u8::from(eigenvalue > crop))
+                };
+                let projection: Complex32 = gauge.iter().zip(&v).map(|(g, v)| g.conj() * v).sum();
+                let turn = projection.conj() / projection.norm() * weight;
+                for i in 0..n {
+                    for x in 0..n_x {
+                        truth[(i * n_rows + row) * n_x + x] = v[i] * turn;
+                    }
+                }
+            }
+            let what = format!("{n} coils, {n_rows} x {n_x}, soft: {is_soft}");
+            Case::new("espirit_maps_c32", what, move |kernel, schedule| {
+                let mut out = vec![NAN; truth.len()];
+                let args = &mut [
+                    Arg::input(&rows),
+                    Arg::input(&waves),
+                    Arg::input(&gauge),
+                    Arg::output(&mut out),
+                    int(n),
+                    int(n_pairs),
+                    int(taps),
+                    int(n_rows),
+                    int(n_x),
+                    Arg::F32(0.8),
+                    Arg::I32(i32::from(is_soft)),
+                ];
+                launch(
+                    kernel,
+                    [blocks(n_x, 32), n_rows as u32, 1],
+                    BLOCK,
+                    args,
+                    schedule,
+                )?;
+                Ok(vec![complex_output("maps", &out, &truth)])
+            })
+        })
+}
+
 /// Coils, lines, places, columns.
 const SORTED: [[usize; 4]; 3] = [[1, 1, 1, 1], [3, 5, 9, 31], [2, 40, 33, 300]];
 

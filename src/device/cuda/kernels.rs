@@ -20,6 +20,7 @@ const HEADERS: &[(&str, &str)] = &[
 /// All of them.
 pub const KERNELS: &[Kernel] = &[
     kernel!("combine.cu"),
+    kernel!("espirit.cu"),
     kernel!("fft.cu"),
     kernel!("grappa_beside.cu"),
     kernel!("grappa_unmix.cu"),

@@ -103,14 +103,14 @@ pub(super) fn maps(
 
 /// The matrix function `G` by its coefficients.
 pub(super) struct Polynomial {
-    n_coils: usize,
+    pub(super) n_coils: usize,
     /// Pairs of coils, padded to whole vector registers.
-    pairs: usize,
+    pub(super) pairs: usize,
     /// Coefficients along z, y, x: `2 window - 1`, differences `-(window-1)..window`.
-    taps: [usize; 3],
+    pub(super) taps: [usize; 3],
     /// `[z, y, x, pair]`.
-    re: Vec<f32>,
-    im: Vec<f32>,
+    pub(super) re: Vec<f32>,
+    pub(super) im: Vec<f32>,
 }
 
 /// Coefficients left along x once z and y are fixed, `[x, pair]`.
@@ -120,7 +120,7 @@ struct RowPolynomial {
 }
 
 impl Polynomial {
-    fn new(calibration: &Calibration, params: &CsmParams) -> Result<Self, CsmError> {
+    pub(super) fn new(calibration: &Calibration, params: &CsmParams) -> Result<Self, CsmError> {
         let window = calibration
             .dims
             .map(|n| if n == 1 { 1 } else { params.window.min(n) });
