@@ -9,6 +9,8 @@
 
 mod architecture;
 mod bad_input;
+#[cfg(unix)]
+mod check_a_card;
 mod golden_values;
 mod kernels;
 mod messages;

@@ -66,9 +66,17 @@ const COILS: usize = 4;
 
 /// Smooth coils over a smooth object with an edge, and a little noise.
 fn lines(grid: [usize; 3], is_measured: impl Fn([usize; 2]) -> bool) -> KSpace {
+    lines_of(COILS, grid, is_measured)
+}
+
+pub(crate) fn lines_of(
+    n_coils: usize,
+    grid: [usize; 3],
+    is_measured: impl Fn([usize; 2]) -> bool,
+) -> KSpace {
     let [n2, n1, ro] = grid;
     let at = |i: usize, n: usize| (i as f32 + 0.5) / n as f32 - 0.5;
-    let mut full: Vec<Complex32> = (0..COILS * n2 * n1 * ro)
+    let mut full: Vec<Complex32> = (0..n_coils * n2 * n1 * ro)
         .map(|i| {
             let (coil, z, y, x) = (
                 i / (n2 * n1 * ro),
@@ -79,7 +87,7 @@ fn lines(grid: [usize; 3], is_measured: impl Fn([usize; 2]) -> bool) -> KSpace {
             if x * x + y * y + z * z > 0.16 {
                 return Complex32::ZERO;
             }
-            let turn = coil as f32 * std::f32::consts::FRAC_PI_2;
+            let turn = coil as f32 * std::f32::consts::TAU / n_coils as f32;
             let (sin, cos) = turn.sin_cos();
             let near = (-3.0 * ((x - 0.4 * cos).powi(2) + (y - 0.4 * sin).powi(2) + z * z)).exp();
             Complex32::from_polar(60.0 * near * (1.0 + x - y * z), turn + x + 2.0 * y)
@@ -95,7 +103,7 @@ fn lines(grid: [usize; 3], is_measured: impl Fn([usize; 2]) -> bool) -> KSpace {
             averages: 2,
         })
         .collect();
-    let samples = (0..COILS)
+    let samples = (0..n_coils)
         .flat_map(|coil| {
             let (full, noise) = (&full, &noise);
             lines.iter().flat_map(move |l| {
@@ -110,7 +118,7 @@ fn lines(grid: [usize; 3], is_measured: impl Fn([usize; 2]) -> bool) -> KSpace {
         .collect();
     KSpace {
         shape: Shape {
-            coil: COILS,
+            coil: n_coils,
             pe2: n2,
             pe1: n1,
             ro,
@@ -156,7 +164,7 @@ fn recon(case: &Case, device: &Device) -> Result<ReconImage, ReconError> {
     Recon::plan(&scan, &frame, &params(case), device)?.run(&frame)
 }
 
-fn backend(image: &ReconImage) -> &'static str {
+pub(crate) fn backend(image: &ReconImage) -> &'static str {
     backend_of(image, "recon/sense")
 }
 

@@ -6,15 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cauda::data::{Complex32, Csm, KSpace, Line, Shape};
+use cauda::device::cuda::KERNELS;
 use cauda::num::fft::{Direction, Fft};
 use cauda::num::linalg::mix;
 use cauda::num::rng::Rng;
 use cauda::num::testing::nrmse_real;
 use cauda::recon::sense::{Lambda, Sense, SenseParams, SenseSolver};
-use kernel_emu::{Arg, SCHEDULES, Schedule, kernels, launch};
+use kernel_emu::{Arg, SCHEDULES, kernels};
 
-use crate::support::{files, root};
+use on::launch;
+pub(crate) use on::{Card, On};
 
+mod on;
 mod transforms;
 
 /// Whatever was not written is not a number.
@@ -43,7 +46,7 @@ fn parts(v: &[Complex32]) -> &[f32] {
     bytemuck::cast_slice(v)
 }
 
-type Run = dyn Fn(&str, Schedule) -> Result<Vec<Output>, String>;
+type Run = dyn Fn(&str, On<'_>) -> Result<Vec<Output>, String>;
 
 /// One launch of a kernel, or of a twin of it; or a chain of launches.
 struct Case {
@@ -58,7 +61,7 @@ impl Case {
     fn new(
         kernel: &str,
         what: String,
-        run: impl Fn(&str, Schedule) -> Result<Vec<Output>, String> + 'static,
+        run: impl Fn(&str, On<'_>) -> Result<Vec<Output>, String> + 'static,
     ) -> Self {
         Self {
             kernel: kernel.to_owned(),
@@ -72,24 +75,28 @@ impl Case {
         self.kernel == kernel || self.others.contains(&kernel)
     }
 
-    /// Why `kernel` does not pass, if it does not.
+    /// What it gave, and its largest error; or why `kernel` does not pass.
+    fn run(&self, kernel: &str, on: On<'_>, tolerance: f64) -> Result<(Vec<Output>, f64), String> {
+        let outputs = (self.run)(kernel, on)?;
+        let mut most = 0.0;
+        for o in &outputs {
+            let error = nrmse_real(&o.found, &o.truth);
+            if error > tolerance || error.is_nan() {
+                return Err(format!(
+                    "{}: error {error:.2e} above {tolerance:.0e}",
+                    o.name
+                ));
+            }
+            most = f64::max(most, error);
+        }
+        Ok((outputs, most))
+    }
+
+    /// Why `kernel` does not pass in the emulator, if it does not.
     fn check(&self, kernel: &str, tolerance: f64) -> Result<(), String> {
         let mut first: Option<Vec<Output>> = None;
         for schedule in SCHEDULES {
-            let outputs = (self.run)(kernel, schedule)?;
-            for o in &outputs {
-                let error = nrmse_real(&o.found, &o.truth);
-                if error > tolerance || error.is_nan() {
-                    return Err(format!(
-                        "{}: error {error:.2e} above {tolerance:.0e}",
-                        o.name
-                    ));
-                }
-            }
-            let bits = |all: &[Output]| -> Vec<u32> {
-                let values = all.iter().flat_map(|o| &o.found);
-                values.map(|v| v.to_bits()).collect()
-            };
+            let outputs = self.run(kernel, On::Emulator(schedule), tolerance)?.0;
             match &first {
                 Some(f) if bits(f) != bits(&outputs) => {
                     return Err(format!("{schedule:?} differs from {:?}", SCHEDULES[0]));
@@ -100,6 +107,11 @@ impl Case {
         }
         Ok(())
     }
+}
+
+fn bits(all: &[Output]) -> Vec<u32> {
+    let values = all.iter().flat_map(|o| &o.found);
+    values.map(|v| v.to_bits()).collect()
 }
 
 fn blocks(n: usize, per_block: usize) -> u32 {
@@ -482,8 +494,8 @@ fn cases() -> Vec<Case> {
 /// The tolerance in the head of the source that holds each kernel.
 fn tolerances() -> BTreeMap<String, f64> {
     let mut out = BTreeMap::new();
-    for path in files(&root().join("kernels"), "cu") {
-        let text = std::fs::read_to_string(&path).unwrap();
+    for file in KERNELS {
+        let text = file.text;
         let line = text.lines().find_map(|l| l.strip_prefix("// tolerance "));
         let Some(tolerance) = line.and_then(|l| l.split(' ').next()?.parse().ok()) else {
             continue; // tests/architecture.rs names it
@@ -495,6 +507,79 @@ fn tolerances() -> BTreeMap<String, f64> {
         }
     }
     out
+}
+
+/// All cases through the driver: values within the tolerance; on the emulated card those of the emulator, to the bit.
+/// Gives a row for each kernel.
+pub(crate) fn through_the_driver(card: &Card) -> String {
+    use std::fmt::Write;
+    let (cases, tolerances) = (cases(), tolerances());
+    let mut rows: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let tolerance = tolerances[&case.kernel];
+        let checked =
+            case.run(&case.kernel, On::Card(card), tolerance)
+                .and_then(|(found, error)| {
+                    let emulated = On::Emulator(SCHEDULES[0]);
+                    let is_same = !card.is_emulated()
+                        || bits(&found) == bits(&case.run(&case.kernel, emulated, tolerance)?.0);
+                    if is_same {
+                        Ok(error)
+                    } else {
+                        Err("other bits than the emulator's".into())
+                    }
+                });
+        match checked {
+            Ok(error) => {
+                let row = rows.entry(&case.kernel).or_default();
+                *row = (row.0 + 1, row.1.max(error));
+            }
+            Err(why) => wrong.push(format!("{}, {}: {why}", case.kernel, case.what)),
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+    let launched = card.launched();
+    let there: BTreeSet<String> = kernels()
+        .into_iter()
+        .filter(|k| is_shipped(k))
+        .map(String::from)
+        .collect();
+    assert_eq!(
+        launched, there,
+        "kernels that were launched, and kernels that there are"
+    );
+    let mut said = format!(
+        "{} cases, {} kernels on {}\n\n| kernel | cases | largest error | tolerance |\n| --- | --- | --- | --- |\n",
+        cases.len(),
+        launched.len(),
+        card.name()
+    );
+    for (kernel, (n, error)) in &rows {
+        let tolerance = tolerances[*kernel];
+        writeln!(said, "| {kernel} | {n} | {error:.1e} | {tolerance:.0e} |").unwrap();
+    }
+    said
+}
+
+/// A launch without its last block, as a kernel that ends early, is found out.
+pub(crate) fn a_short_launch_fails(card: &Card) {
+    let (cases, tolerances) = (cases(), tolerances());
+    let case = cases
+        .iter()
+        .find(|c| c.what == "20 x 70, 31 samples")
+        .unwrap();
+    let on = On::ShortBy1(card);
+    let why = case
+        .run(&case.kernel, on, tolerances[&case.kernel])
+        .map(|_| ());
+    assert!(why.is_err_and(|e| e.contains("error NaN")));
 }
 
 fn is_shipped(kernel: &str) -> bool {

@@ -7,9 +7,9 @@ use cauda::device::cuda::FftPlan;
 use cauda::num::fft::{Direction, Fft, fft2};
 use cauda::num::rng::Rng;
 use cauda::recon::sense::{Lambda, Sense, SenseParams, SenseSolver};
-use kernel_emu::{Arg, Schedule, launch};
+use kernel_emu::Arg;
 
-use super::{Case, NAN, Output, blocks, complex_output, int, maps, output};
+use super::{Case, NAN, On, Output, blocks, complex_output, int, launch, maps, output};
 
 const BLOCK: [u32; 3] = [256, 1, 1];
 
@@ -667,7 +667,7 @@ impl Planes {
     /// `name` gives the kernel to launch for each step.
     fn solve(
         &self,
-        schedule: Schedule,
+        schedule: On<'_>,
         name: &dyn Fn(&str) -> String,
     ) -> Result<Vec<Output>, String> {
         let [n_planes, n_coils, n2, n1, lines2, lines1, n_blocks] = self.shape;

@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code)] // the calls into C++, each with its proof
 
+use std::any::TypeId;
 use std::ffi::{CStr, c_char, c_int};
 
 use bytemuck::Pod;
@@ -43,10 +44,10 @@ pub const SCHEDULES: [Schedule; 4] = [
 /// One argument of a kernel.
 #[derive(Debug)]
 pub enum Arg<'a> {
-    /// `IN(T)`.
-    In(&'a [u8]),
+    /// `IN(T)`, and which `T`.
+    In(&'a [u8], TypeId),
     /// `OUT(T)`.
-    Out(&'a mut [u8]),
+    Out(&'a mut [u8], TypeId),
     /// `int`.
     I32(i32),
     /// `float`.
@@ -56,12 +57,12 @@ pub enum Arg<'a> {
 impl<'a> Arg<'a> {
     /// A buffer that the kernel reads.
     pub fn input<T: Pod>(values: &'a [T]) -> Self {
-        Self::In(bytemuck::cast_slice(values))
+        Self::In(bytemuck::cast_slice(values), TypeId::of::<T>())
     }
 
     /// A buffer that the kernel writes, and may read.
     pub fn output<T: Pod>(values: &'a mut [T]) -> Self {
-        Self::Out(bytemuck::cast_slice_mut(values))
+        Self::Out(bytemuck::cast_slice_mut(values), TypeId::of::<T>())
     }
 }
 
@@ -237,8 +238,8 @@ pub unsafe fn launch_raw(
 fn raw(arg: &mut Arg<'_>) -> RawArg {
     match arg {
         // Read only: the shim makes a span of constants of it, which has no way to write.
-        Arg::In(b) => RawArg::buffer(false, b.as_ptr().cast_mut(), b.len(), 0),
-        Arg::Out(b) => RawArg::buffer(true, b.as_mut_ptr(), b.len(), 0),
+        Arg::In(b, _) => RawArg::buffer(false, b.as_ptr().cast_mut(), b.len(), 0),
+        Arg::Out(b, _) => RawArg::buffer(true, b.as_mut_ptr(), b.len(), 0),
         Arg::I32(v) => RawArg::number(false, v.cast_unsigned()),
         Arg::F32(v) => RawArg::number(true, v.to_bits()),
     }

@@ -1,0 +1,325 @@
+//! What `scripts/gpu_check.sh` asks of a card: the cases of the kernels, whole frames, memory, replays, what a full card means.
+//!
+//! Promised to: a site that gets a card. Run by `cargo test`, each check has the emulated card and small sizes; run with
+//! CAUDA_TEST_INSIDE=FILE, the card that the machine has, and FILE gets what was found: its first word is the number of cases.
+//! Every check fails without a card.
+
+use cauda::data::{Complex32, ReconImage};
+use cauda::device::cuda::{Accelerator, Arg, Context, Queue};
+use cauda::device::{CardUse, Device, Policy};
+use cauda::num::rng::Rng;
+use cauda::num::testing::{nrmse, nrmse_real};
+use cauda::recon::sense::Lambda;
+use cauda::recon::{Method, Recon, ReconError, ReconParams};
+
+use crate::golden_values::slice;
+use crate::kernels::{Card, a_short_launch_fails, through_the_driver};
+use crate::recon_on_a_card::{backend, lines_of};
+use crate::use_a_card::on_card;
+
+fn check(name: &str, body: impl FnOnce(Card) -> String) {
+    let body = || body(Card::open().unwrap());
+    if let Some(ran) = on_card(&format!("check_a_card::{name}"), &[], body) {
+        let said = ran.clean().said;
+        let n = said.split(' ').next().and_then(|n| n.parse().ok());
+        assert!(n.is_some_and(|n: usize| n > 0), "{name}: no cases: {said}");
+    }
+}
+
+#[test]
+fn kernels_give_through_the_driver_what_operators_give() {
+    check(
+        "kernels_give_through_the_driver_what_operators_give",
+        |card| {
+            a_short_launch_fails(&card);
+            through_the_driver(&card)
+        },
+    );
+}
+
+fn on(card: &Card, on_fault: Policy, budget_bytes: u64) -> Device {
+    let context = Context::open(0, budget_bytes).unwrap();
+    assert_eq!(context.card().name, card.name());
+    Device {
+        card: CardUse::Yes {
+            card: Accelerator::new(context).into(),
+            is_required: on_fault == Policy::Fail,
+            on_fault,
+        },
+        ..Device::detect()
+    }
+}
+
+const ROOM: u64 = 2 << 30;
+
+/// Coils, grid, and whether the mask is any (else every fourth line, with maps of noise).
+struct Job {
+    name: &'static str,
+    n_coils: usize,
+    grid: [usize; 3],
+    is_any: bool,
+}
+
+const fn job(name: &'static str, n_coils: usize, grid: [usize; 3], is_any: bool) -> Job {
+    Job {
+        name,
+        n_coils,
+        grid,
+        is_any,
+    }
+}
+
+/// Too large for the emulated card, and for no other.
+const FULL: [Job; 3] = [
+    job(
+        "any mask over a plane, 12 coils, 256 x 256",
+        12,
+        [256, 256, 1],
+        true,
+    ),
+    job(
+        "any mask along one axis, 12 coils, 256 x 256",
+        12,
+        [1, 256, 256],
+        true,
+    ),
+    job(
+        "every fourth line, 16 coils, 320 x 320",
+        16,
+        [1, 320, 320],
+        false,
+    ),
+];
+const SMALL: [Job; 3] = [
+    job("any mask over a plane", 3, [20, 24, 1], true),
+    job("any mask along one axis", 3, [1, 30, 16], true),
+    job("every fourth line", 6, [1, 32, 16], false),
+];
+
+impl Job {
+    fn run(&self, device: &Device) -> Result<ReconImage, ReconError> {
+        let [n2, n1, _] = self.grid;
+        let centre = [n2, n1].map(|n| (n / 16).max(6));
+        let is_central =
+            |k: [usize; 2]| k[0].abs_diff(n2 / 2) < centre[0] && k[1].abs_diff(n1 / 2) < centre[1];
+        let is_measured = |k: [usize; 2]| match self.is_any {
+            true => (k[0] * 7 + k[1] * 5 + k[0] * k[1]).is_multiple_of(4) || is_central(k),
+            false => k[1] % 4 == 1,
+        };
+        let (scan, mut frame) = slice(lines_of(self.n_coils, self.grid, is_measured));
+        let mut params = ReconParams {
+            method: Method::CgSense,
+            ..ReconParams::default()
+        };
+        params.sense.lambda = Lambda::Fixed(0.01);
+        // Both sides as near as f32 gets.
+        params.sense.tolerance = 1e-6;
+        params.sense.max_iterations = 100;
+        params.sense.noise_map = !self.is_any;
+        if !self.is_any {
+            params.method = Method::Sense;
+            frame.reference = Some(lines_of(self.n_coils, self.grid, is_central));
+        }
+        Recon::plan(&scan, &frame, &params, device)?.run(&frame)
+    }
+}
+
+fn jobs(card: &Card) -> &'static [Job] {
+    if card.is_emulated() { &SMALL } else { &FULL }
+}
+
+#[test]
+fn frames_of_real_size_are_those_of_the_cpu() {
+    check("frames_of_real_size_are_those_of_the_cpu", |card| {
+        let device = on(&card, Policy::Fail, ROOM);
+        let mut said = format!(
+            "{} frames\n\n| frame | error |\n| --- | --- |\n",
+            jobs(&card).len()
+        );
+        for job in jobs(&card) {
+            let (ours, truth) = (
+                job.run(&device).unwrap(),
+                job.run(&Device::detect()).unwrap(),
+            );
+            assert_eq!([backend(&ours), backend(&truth)], ["cuda", "cpu"]);
+            let mut error = nrmse(&ours.voxels, &truth.voxels);
+            if !job.is_any {
+                let of =
+                    |i: &ReconImage| (i.noise_std.clone().unwrap(), i.gfactor.clone().unwrap());
+                let ((a, g), (b, h)) = (of(&ours), of(&truth));
+                error = error.max(nrmse_real(&a, &b)).max(nrmse_real(&g, &h));
+            }
+            assert!(error < 2e-4, "{}: {error:.1e}", job.name);
+            said += &format!("| {} | {error:.1e} |\n", job.name);
+        }
+        said
+    });
+}
+
+/// The one fault that any card can be brought to without harm: it has less memory than the frame needs.
+#[test]
+fn a_full_card_fails_the_frame_or_leaves_it_to_the_cpu() {
+    check(
+        "a_full_card_fails_the_frame_or_leaves_it_to_the_cpu",
+        |card| {
+            let job = &SMALL[2];
+            let fails = job.run(&on(&card, Policy::Fail, 1 << 12));
+            let Err(ReconError::Card { message }) = fails else {
+                panic!("a card without memory: {:?}", fails.err())
+            };
+            assert!(
+                message.contains("4096") && message.contains("finish_on_cpu"),
+                "{message}"
+            );
+            let image = job.run(&on(&card, Policy::FinishOnCpu, 1 << 12)).unwrap();
+            let truth = job.run(&Device::detect()).unwrap();
+            assert!(image.voxels == truth.voxels && backend(&image) == "cpu");
+            assert!(
+                image
+                    .provenance
+                    .notes
+                    .iter()
+                    .any(|n| n.code == "card_failed")
+            );
+            // With memory it is as good as before.
+            assert_eq!(
+                backend(&job.run(&on(&card, Policy::Fail, ROOM)).unwrap()),
+                "cuda"
+            );
+            format!("3 policies\n\n> {message}\n")
+        },
+    );
+}
+
+/// What the driver may round up or keep: less than one frame of [`FULL`] uses.
+const SLACK: u64 = 4 << 20;
+
+#[test]
+fn memory_of_the_card_stays_flat_over_frames_and_openings() {
+    check(
+        "memory_of_the_card_stays_flat_over_frames_and_openings",
+        |card| {
+            let (n_frames, n_openings) = if card.is_emulated() {
+                (8, 3)
+            } else {
+                (100, 10)
+            };
+            let device = on(&card, Policy::Fail, ROOM);
+            let CardUse::Yes {
+                card: accelerator, ..
+            } = &device.card
+            else {
+                panic!("no card")
+            };
+            let context = accelerator.context();
+            let state = || {
+                (
+                    context.card_memory().unwrap().0,
+                    context.memory().in_use_bytes,
+                )
+            };
+            let (scan, frame) = slice(lines_of(8, [1, 64, 64], |[_, k]| {
+                k % 3 != 1 || k.abs_diff(32) < 6
+            }));
+            let mut params = ReconParams {
+                method: Method::CgSense,
+                ..ReconParams::default()
+            };
+            params.sense.noise_map = false;
+            params.sense.lambda = Lambda::Fixed(0.01);
+            let plan = Recon::plan(&scan, &frame, &params, &device).unwrap();
+            let mut states = Vec::new();
+            for _ in 0..n_frames {
+                assert_eq!(backend(&plan.run(&frame).unwrap()), "cuda");
+                states.push(state());
+            }
+            let (warm, last) = (states[n_frames / 4], states[n_frames - 1]);
+            assert_eq!(warm.1, last.1, "bytes in use");
+            assert!(
+                warm.0 <= last.0 + SLACK,
+                "bytes free: {} then {}",
+                warm.0,
+                last.0
+            );
+            // Everything goes with the last holder: another context each time. What this check holds is let go of before.
+            drop((plan, device, card));
+            let mut free = Vec::new();
+            for _ in 0..n_openings {
+                let context = Context::open(0, ROOM).unwrap();
+                context.load_all().unwrap();
+                free.push(context.card_memory().unwrap().0);
+            }
+            assert!(
+                free[0] <= free[n_openings - 1] + SLACK,
+                "bytes free: {free:?}"
+            );
+            format!(
+                "{n_frames} frames: {} bytes free after a quarter of them, {} at the end, {} in use; opened {n_openings} times: {} free \
+             the first time, {} the last\n",
+                warm.0,
+                last.0,
+                last.1,
+                free[0],
+                free[n_openings - 1]
+            )
+        },
+    );
+}
+
+#[test]
+fn a_graph_is_replayed_ten_thousand_times() {
+    check("a_graph_is_replayed_ten_thousand_times", |card| {
+        let n_replays = if card.is_emulated() { 301 } else { 10_001 };
+        let context = Context::open(0, ROOM).unwrap();
+        let stream = context.stream().unwrap();
+        const N: usize = 500;
+        let swap = [
+            Complex32::ZERO,
+            Complex32::ONE,
+            Complex32::ONE,
+            Complex32::ZERO,
+        ];
+        let input = Rng::new(5).complex(2 * N);
+        let accelerator = Accelerator::new(context.clone());
+        let matrix = accelerator.upload(&stream, &swap).unwrap();
+        let mut a = accelerator.upload(&stream, &input).unwrap();
+        let mut b = context.buffer::<Complex32>(2 * N).unwrap();
+        context.load("whiten_c32").unwrap();
+        // Two coils change places, and again at the next replay.
+        let graph = context
+            .capture(|capture| {
+                let args = [
+                    Arg::input(&matrix),
+                    Arg::input(&a),
+                    Arg::output(&mut b),
+                    Arg::I32(2),
+                    Arg::I32(2),
+                    Arg::I32(N as i32),
+                ];
+                capture.launch("whiten_c32", [2, 1, 1], &args)?;
+                capture.copy((&b, 0), (&mut a, 0), 2 * N)
+            })
+            .unwrap();
+        stream.synchronise().unwrap();
+        let before = context.memory().in_use_bytes;
+        let begin = std::time::Instant::now();
+        for i in 0..n_replays {
+            stream.replay(&graph).unwrap();
+            if i % 1000 == 999 {
+                stream.synchronise().unwrap();
+            }
+        }
+        stream.synchronise().unwrap();
+        let each = begin.elapsed().as_secs_f64() * 1e6 / f64::from(n_replays);
+        let out = stream
+            .download(&a, 0, context.pinned(2 * N).unwrap())
+            .unwrap();
+        let out = out.wait().unwrap();
+        assert!(
+            out[..N] == input[N..] && out[N..] == input[..N],
+            "an odd number of swaps"
+        );
+        assert_eq!(context.memory().in_use_bytes, before);
+        format!("{n_replays} replays, {each:.1} us each\n")
+    });
+}
