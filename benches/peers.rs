@@ -25,6 +25,8 @@ use cauda::recon::sense::{Lambda, Sense, SenseParams};
 use cauda::recon::{Method, Recon, ReconParams};
 use cauda::source::OpenOptions;
 
+#[path = "support/card.rs"]
+mod card;
 mod support;
 use support::one_frame;
 
@@ -275,15 +277,16 @@ fn espirit(job: &Job) {
     });
 }
 
-/// Tikhonov SENSE with given maps `[coil, y, x]`; `lambda` is absolute, as everybody else's.
-fn sense(job: &Job) {
+/// Tikhonov SENSE with given maps `[coil, y, x]`; `lambda` is absolute, as everybody else's. Also the relative one.
+fn sense_of(job: &Job) -> (Sense, KSpace, Csm, f32) {
     let (_, frame) = frame(job);
     let shape = frame.kspace.shape;
     let sampled = frame.kspace.lines.len() as f32 / (shape.pe1 * shape.pe2) as f32;
     let defaults = SenseParams::default();
     let number = |key: &str, or: f64| job.options.get(key).map_or(or, |v| v.parse().unwrap());
+    let lambda = job.options["lambda"].parse::<f32>().unwrap() / sampled;
     let params = SenseParams {
-        lambda: Lambda::Fixed(job.options["lambda"].parse::<f32>().unwrap() / sampled),
+        lambda: Lambda::Fixed(lambda),
         noise_map: job.options.contains_key("noise"),
         tolerance: number("tolerance", defaults.tolerance),
         max_iterations: number("iterations", defaults.max_iterations as f64) as usize,
@@ -296,9 +299,14 @@ fn sense(job: &Job) {
         maps: job.array("maps").complex(),
     };
     let plan = Sense::plan(&frame.kspace, &params).unwrap();
+    (plan, frame.kspace, csm, lambda)
+}
+
+fn sense(job: &Job) {
+    let (plan, kspace, csm, _) = sense_of(job);
     let mut said = false;
     serve(job, || {
-        let image = plan.run(&frame.kspace, &csm).unwrap();
+        let image = plan.run(&kspace, &csm).unwrap();
         if !std::mem::replace(&mut said, true) {
             eprintln!(
                 "{} iterations, residual {:.1e}",
@@ -386,6 +394,11 @@ fn main() {
         "sense" => sense(&job),
         "whiten" => whiten(&job),
         "compress" => compress(&job),
+        "cg_card" => card::sense(&job),
+        "unfold_card" => card::slices(&job),
+        "grappa_card" => card::grappa(&job),
+        "copy_card" => card::copy(&job),
+        "kernels_card" => card::kernels(&job),
         "grappa" => recon(&job, Method::Grappa),
         _ => {
             eprintln!("peers: no operator {op}");

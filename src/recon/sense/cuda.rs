@@ -43,7 +43,7 @@ impl Sense {
     /// Why a card cannot reconstruct what was planned; `None` where it can.
     ///
     /// `lambda` as for [`Sense::run_with`].
-    pub(crate) fn card_lacks(&self, n_sets: usize, lambda: f32) -> Option<String> {
+    pub fn card_lacks(&self, n_sets: usize, lambda: f32) -> Option<String> {
         let folding = &self.lattice;
         let [n2, n1] = folding.grid;
         let lacks = |what: &str| Some(what.to_owned());
@@ -85,7 +85,7 @@ impl Sense {
     ///
     /// # Errors
     /// Those of the card. Call it only where [`Self::card_lacks`] nothing.
-    pub(crate) fn run_on(
+    pub fn run_on(
         &self,
         card: &Accelerator,
         kspace: &KSpace,
@@ -93,26 +93,42 @@ impl Sense {
         lambda: f32,
     ) -> Result<SenseImage, CudaError> {
         card.run(|stream| {
-            let job = Job {
-                sense: self,
-                card,
-                stream,
-                lambda: lambda.max(LEAST_LAMBDA),
-            };
             let (samples, sent) = card.send(stream, &kspace.samples)?;
-            let hybrid = job.hybrid(samples)?;
             let (maps, maps_sent) = card.send(stream, &csm.maps)?;
-            let image = if self.lattice.is_exact() {
-                job.unfold(&hybrid, &maps)
-            } else if self.lattice.grid[0] == 1 {
-                job.iterate_lines(&hybrid, &maps, csm)
-            } else {
-                job.iterate_planes(&hybrid, &maps)
-            }?;
+            let image = self.run_there(card, stream, (&samples, &maps), csm, lambda)?;
             card.keep(sent)?;
             card.keep(maps_sent)?;
             Ok(image)
         })
+    }
+
+    /// The same for samples and maps that are on the card, in the order of [`KSpace`] and [`Csm`].
+    ///
+    /// # Errors
+    /// Those of the card. Call it only where [`Self::card_lacks`] nothing.
+    pub fn run_there(
+        &self,
+        card: &Accelerator,
+        stream: &Stream,
+        (samples, maps): (&Buffer<Complex32>, &Buffer<Complex32>),
+        csm: &Csm,
+        lambda: f32,
+    ) -> Result<SenseImage, CudaError> {
+        let job = Job {
+            sense: self,
+            card,
+            stream,
+            lambda: lambda.max(LEAST_LAMBDA),
+        };
+        let transformed = job.hybrid(samples)?;
+        let hybrid = transformed.as_ref().unwrap_or(samples);
+        if self.lattice.is_exact() {
+            job.unfold(hybrid, maps)
+        } else if self.lattice.grid[0] == 1 {
+            job.iterate_lines(hybrid, maps, csm)
+        } else {
+            job.iterate_planes(hybrid, maps)
+        }
     }
 }
 
@@ -133,17 +149,17 @@ impl Job<'_> {
         self.sense.lines.len()
     }
 
-    /// Lines `[coil, line, x]`, transformed along the readout.
-    fn hybrid(&self, samples: Samples) -> Result<Samples, CudaError> {
+    /// Lines `[coil, line, x]`, transformed along the readout; `None` if they are it already.
+    fn hybrid(&self, samples: &Samples) -> Result<Option<Samples>, CudaError> {
         let shape = self.sense.shape;
         if shape.ro == 1 {
-            return Ok(samples);
+            return Ok(None);
         }
         let mut hybrid = self.room(samples.len())?;
         let rows = shape.coil * self.n_lines();
         let along = self.transform(shape.ro)?;
-        along.rows(self.stream, &samples, &mut hybrid, rows, IMAGE)?;
-        Ok(hybrid)
+        along.rows(self.stream, samples, &mut hybrid, rows, IMAGE)?;
+        Ok(Some(hybrid))
     }
 
     /// Lines at their `places` of `n_places`, each with a factor, zero elsewhere: `[coil, place, x]`.
