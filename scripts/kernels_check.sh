@@ -5,6 +5,7 @@
 #
 #   scripts/kernels_check.sh             finds NVRTC or installs the package; SKIPPED (exit 0) where neither is possible
 #   scripts/kernels_check.sh --require   the same, but SKIPPED is a failure
+#   scripts/kernels_check.sh --where     tells the folder of NVRTC; exit 1 without one
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,6 +31,7 @@ skip() {
     exit 0
 }
 
+[ "${1:-}" = --where ] && { find_nvrtc; exit; }
 [ "${1:-}" = --require ] && require=1
 command -v python3 >/dev/null 2>&1 || skip "no python3"
 if ! folder=$(find_nvrtc); then

@@ -39,14 +39,24 @@ impl Ran {
 /// A folder with the driver and images of all kernels for it.
 pub(crate) fn card() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    dir
+}
+
+fn fill(dir: &Path) {
     let driver = emulated_card::library().unwrap();
-    std::os::unix::fs::symlink(driver, dir.path().join("libcuda.so")).unwrap();
+    std::os::unix::fs::symlink(driver, dir.join("libcuda.so")).unwrap();
     for kernel in KERNELS {
         let headers: Vec<&str> = kernel.headers.iter().map(|(_, text)| *text).collect();
         let image = emulated_card::image(kernel.name, kernel.text, &headers);
-        std::fs::write(dir.path().join(kernel.shipped(Arch(90))), image).unwrap();
+        std::fs::write(dir.join(kernel.shipped(Arch(90))), image).unwrap();
     }
-    dir
+}
+
+#[test]
+#[ignore = "leaves an emulated card in the folder CAUDA_EMU_CARD, for scripts"]
+fn a_card_for_scripts() {
+    fill(Path::new(&std::env::var_os("CAUDA_EMU_CARD").unwrap()));
 }
 
 pub(crate) fn with_card(command: &mut Command, dir: &Path) {
