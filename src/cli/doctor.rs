@@ -99,7 +99,7 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
         Finding {
             what: "CUDA kernels",
             found: format!(
-                "{} texts, cache {}; no operator runs on a card yet",
+                "{} texts, cache {}",
                 KERNELS.len(),
                 Library::open()
                     .cache()
