@@ -112,7 +112,6 @@ const TWINS: &[(&str, &str, &str)] = &[
         "eigenvalue > crop ? 1.0f",
         "eigenvalue > 0.0f ? 1.0f",
     ),
-    ("espirit", "voxel >= n_x) return;", "voxel > n_x) return;"),
     ("grappa_beside", "if (own >= 0) sum", "if (own > 0) sum"),
     (
         "grappa_beside",
