@@ -144,7 +144,7 @@ inside "frames of real size against the CPU" 150 check_a_card::frames_of_real_si
 inside "SENSE, small frames of every kind" 60 recon_on_a_card::sense_on_a_card_is_sense_on_the_cpu
 inside "GRAPPA with known weights" 60 recon_on_a_card::grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights
 inside "what has no kernels is refused, or done by the CPU" 30 recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not
-inside "a full card: the frame fails, or the CPU finishes it" 60 check_a_card::a_full_card_fails_the_frame_or_leaves_it_to_the_cpu
+inside "a full card: the frame is refused where a card is required, else done by the CPU" 60 check_a_card::a_full_card_refuses_the_frame_or_leaves_it_to_the_cpu
 inside "memory over frames and openings" 120 check_a_card::memory_of_the_card_stays_flat_over_frames_and_openings
 inside "replays of a graph" 60 check_a_card::a_graph_is_replayed_ten_thousand_times
 inside "threads share a context" 30 use_a_card::threads_share_a_context

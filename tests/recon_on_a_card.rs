@@ -3,6 +3,7 @@
 //! Promised to: a host with a card. Runs through the emulated driver, as `use_a_card.rs`.
 
 use cauda::data::{Complex32, Frame, KSpace, Line, ReconImage, Scan, Shape};
+use cauda::device::cuda::Compiler;
 use cauda::device::{Backend, CardUse, Device, Policy};
 use cauda::num::fft::{Direction, fft3};
 use cauda::num::rng::Rng;
@@ -154,7 +155,7 @@ fn params(case: &Case) -> ReconParams {
 
 fn device(backend: Backend, on_fault: Policy) -> Device {
     Device {
-        card: CardUse::choose(backend, on_fault, None).unwrap(),
+        card: CardUse::choose(backend, on_fault).unwrap(),
         ..Device::detect()
     }
 }
@@ -316,6 +317,41 @@ fn the_cpu_finishes_what_a_card_cannot_and_says_so() {
     }
 }
 
+/// Not faults: without enough memory, or images of the kernels and a compiler, `auto` is the CPU and says why.
+#[test]
+fn a_card_that_cannot_be_used_is_no_fault_unless_it_must() {
+    let name = "recon_on_a_card::a_card_that_cannot_be_used_is_no_fault_unless_it_must";
+    let empty = tempfile::tempdir().unwrap();
+    let nowhere = empty.path().display().to_string();
+    let mut cards = vec![([("CAUDA_EMU_MEMORY_MIB", "0")], "GPU memory")];
+    // Where there is a compiler, images are never missing.
+    if Compiler::find().is_err() {
+        cards.push(([("CAUDA_KERNELS", nowhere.as_str())], "no image"));
+    }
+    for (env, said) in cards {
+        let Some(ran) = on_card(name, &env, || {
+            let found = recon(&CASES[0], &device(Backend::Auto, Policy::Fail)).unwrap();
+            let truth = recon(&CASES[0], &Device::detect()).unwrap();
+            assert!(found.voxels == truth.voxels && backend(&found) == "cpu");
+            let notes = found.provenance.notes.iter();
+            let why: Vec<&str> = notes
+                .filter(|n| n.code == "not_on_the_card")
+                .map(|n| n.text.as_str())
+                .collect();
+            let must = recon(&CASES[0], &device(Backend::Cuda, Policy::FinishOnCpu));
+            let refused = must.expect_err("a card is required").to_string();
+            format!("{}\n{refused}", why.join("\n"))
+        }) else {
+            return;
+        };
+        let words = ran.clean().said;
+        assert!(
+            words.lines().count() > 1 && words.lines().all(|l| l.contains(said)),
+            "{words}"
+        );
+    }
+}
+
 #[test]
 fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not() {
     let name = "recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not";
@@ -331,6 +367,11 @@ fn what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_
         );
         let plan = plan(Backend::Auto).unwrap();
         assert!(plan.recipes().iter().all(|r| r.backend == "cpu"));
+        assert!(
+            plan.recipes()[0]
+                .reason
+                .contains("noise maps of irregular masks")
+        );
         assert_eq!(backend(&plan.run(&frame).unwrap()), "cpu");
         refused
     });

@@ -120,11 +120,9 @@ pub(crate) fn grappa(job: &Job) {
     // `backend=cpu` beside it: the same frames without a card.
     let is_on_cpu = job.options.get("backend").is_some_and(|b| b == "cpu");
     let card = if is_on_cpu {
-        CardUse::No {
-            why: "asked for".into(),
-        }
+        CardUse::No { why: None }
     } else {
-        CardUse::choose(Backend::Cuda, Policy::Fail, Some(&accelerator())).unwrap()
+        CardUse::choose(Backend::Cuda, Policy::Fail).unwrap()
     };
     let device = Device {
         card,

@@ -93,7 +93,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         args.memory
             .map_or(device.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
     );
-    // Warm before the first scan; why there is none, each scan that needs one is told.
+    // Warm before the first scan. Why there is none, a scan that must have one is told, and others say it in their images.
     config.card = Accelerator::open().ok();
     config.listen = args.listen;
     config.allow.clone_from(&args.allow);

@@ -38,8 +38,8 @@ pub struct Device {
 pub enum CardUse {
     /// They may not.
     No {
-        /// Why.
-        why: String,
+        /// Why a card that is here is not used; `None` where there is none, or the CPU was asked for.
+        why: Option<String>,
     },
     /// They may, where there are kernels for what they do.
     Yes {
@@ -53,31 +53,27 @@ pub enum CardUse {
 }
 
 impl CardUse {
-    /// What a site's choice means on this machine. `open` is a card that is open already.
+    /// What a site's choice means on this machine.
     ///
     /// # Errors
-    /// Those of [`cuda::Context::open`] where a card is required; where it is not, they are the reason for the CPU.
-    pub fn choose(
-        backend: Backend,
-        on_fault: Policy,
-        open: Option<&Arc<cuda::Accelerator>>,
-    ) -> Result<Self, cuda::CudaError> {
+    /// Those of [`cuda::Accelerator::open`] where a card is required; where it is not, they are the reason for the CPU.
+    pub fn choose(backend: Backend, on_fault: Policy) -> Result<Self, cuda::CudaError> {
         if backend == Backend::Cpu {
-            let why = "asked for".into();
-            return Ok(Self::No { why });
+            return Ok(Self::No { why: None });
         }
-        let card = match open {
-            Some(card) if card.context().is_open() => Ok(card.clone()),
-            _ => cuda::Accelerator::open(),
-        };
-        match card {
+        match cuda::Accelerator::open() {
             Ok(card) => Ok(Self::Yes {
                 card,
                 is_required: backend == Backend::Cuda,
                 on_fault,
             }),
             Err(e) if backend == Backend::Cuda => Err(e),
-            Err(e) => Ok(Self::No { why: e.to_string() }),
+            Err(cuda::CudaError::NoDriver { .. } | cuda::CudaError::NoCard { .. }) => {
+                Ok(Self::No { why: None })
+            }
+            Err(e) => Ok(Self::No {
+                why: Some(e.to_string()),
+            }),
         }
     }
 }
@@ -89,9 +85,7 @@ impl Device {
         Self {
             threads,
             memory_bytes: physical_memory_bytes().map_or(8 << 30, |b| b / 4 * 3),
-            card: CardUse::No {
-                why: "no card was asked for".into(),
-            },
+            card: CardUse::No { why: None },
         }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ismrmrd::AcquisitionFlag;
 
 use crate::data::{Fault, FaultKind, NoiseCovariance, Note, ReconImage, Scan};
-use crate::device::cuda::Accelerator;
 use crate::device::{CardUse, Device};
 use crate::handoff::{Delivered, HandoffParams};
 use crate::ingest::{Ingest, NoiseAccumulator};
@@ -320,7 +318,7 @@ fn device(job: &FileJob<'_>) -> Result<Device, Fault> {
     if prefs.memory_budget_mib > 0 {
         device.memory_bytes = prefs.memory_budget_mib.saturating_mul(1 << 20);
     }
-    device.card = card(job.protocol, None)?;
+    device.card = card(job.protocol)?;
     Ok(device)
 }
 
@@ -328,9 +326,9 @@ fn device(job: &FileJob<'_>) -> Result<Device, Fault> {
 ///
 /// # Errors
 /// [`FaultKind::Device`]: a card is asked for and cannot be used.
-pub(crate) fn card(protocol: &Protocol, open: Option<&Arc<Accelerator>>) -> Result<CardUse, Fault> {
+pub(crate) fn card(protocol: &Protocol) -> Result<CardUse, Fault> {
     let prefs = &protocol.file.device;
-    CardUse::choose(prefs.prefer, prefs.on_cuda_fault, open).map_err(|e| {
+    CardUse::choose(prefs.prefer, prefs.on_cuda_fault).map_err(|e| {
         let text = format!("protocol {}: device.prefer = \"cuda\": {e}", protocol.name);
         Fault::new(FaultKind::Device, "device", text)
     })

@@ -43,7 +43,7 @@ use known::Known;
 use sampling::{Block, Sampling};
 
 use crate::data::{Calibration, Frame, Geometry, Note, ReconImage, Scan, ScanEncoding, Shape};
-use crate::device::{Device, Recipe};
+use crate::device::{CardUse, Device, Recipe};
 use on_card::Card;
 
 /// A planned reconstruction: one encoding, one sampling pattern.
@@ -151,13 +151,20 @@ impl Recon {
             }
             method => (method, None),
         };
-        let card = Card::of(device, &frame.kspace, sense.as_ref(), chosen)?;
+        let placed = Card::of(device, &frame.kspace, sense.as_ref(), chosen)?;
+        let (card, not_on_a_card) = match placed {
+            Ok(card) => (Some(card), None),
+            Err(why) => (None, why),
+        };
         let partial_fourier = plan_partial_fourier(&choice, &fill_extent, frame, params)?;
         let mut notes: Vec<Note> = choice
             .warning
             .iter()
             .map(|(code, text)| Note::new(code, text.clone()))
             .collect();
+        if let CardUse::No { why: Some(why) } = &device.card {
+            notes.push(Note::new("card_not_used", format!("all on the CPU: {why}")));
+        }
         let geometry = image_geometry(&frame.geometry, params.matrix, shape)?;
         let (noise_windows, variance_factor) = partial_fourier.noise();
         let ratios = field_of_view_ratios(encoding, &geometry, shape, &mut notes);
@@ -199,7 +206,7 @@ impl Recon {
             notes,
             recipes: Vec::new(),
         };
-        plan.recipes = plan.describe();
+        plan.recipes = plan.describe(not_on_a_card.as_deref());
         plan.check_memory(device)?;
         Ok(plan)
     }
@@ -243,7 +250,14 @@ impl Recon {
         self.run_calibrated(frame, frame, Known(is_kept.then_some(calibrations)))
     }
 
-    fn describe(&self) -> Vec<Recipe> {
+    /// `not_on_a_card`: why a card that is here is not used.
+    fn describe(&self, not_on_a_card: Option<&str>) -> Vec<Recipe> {
+        let place = match (&self.card, not_on_a_card, &self.sense) {
+            (Some(card), _, Some(_)) => format!("; on {}", card.name()),
+            (Some(card), _, None) => format!("; frames whose weights are known on {}", card.name()),
+            (None, Some(why), _) => format!("; on the CPU: {why}"),
+            (None, None, _) => String::new(),
+        };
         let grid = self.shape.len() as u64 * 8;
         let mut recipes = vec![Recipe {
             op: format!("recon/{}", self.choice.method.name()),
@@ -253,14 +267,14 @@ impl Recon {
                 self.shape.coil, self.shape.ro, self.shape.pe1, self.shape.pe2
             ),
             scratch_bytes: 3 * grid,
-            reason: self.choice.reason.clone(),
+            reason: self.choice.reason.clone() + &place,
         }];
         recipes.extend(self.sense.iter().map(|s| {
             let mut recipe = s.recipe().clone();
-            if let Some(card) = &self.card {
+            if self.card.is_some() {
                 recipe.backend = "cuda";
-                recipe.reason += &format!("; on {}", card.name());
             }
+            recipe.reason += &place;
             recipe
         }));
         if let Some(method) = self.partial_fourier.method() {

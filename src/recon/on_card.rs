@@ -22,20 +22,20 @@ pub(crate) struct Card {
 }
 
 impl Card {
-    /// `None` where everything runs on the CPU.
+    /// Where everything runs on the CPU, why; nothing where there is no card to use.
     pub(super) fn of(
         device: &Device,
         kspace: &KSpace,
         sense: Option<&Sense>,
         (method, lattice): (Method, Option<&Lattice>),
-    ) -> Result<Option<Self>, ReconError> {
-        let CardUse::Yes {
-            card,
-            is_required,
-            on_fault,
-        } = &device.card
-        else {
-            return Ok(None);
+    ) -> Result<Result<Self, Option<String>>, ReconError> {
+        let (card, is_required, on_fault) = match &device.card {
+            CardUse::Yes {
+                card,
+                is_required,
+                on_fault,
+            } => (card, is_required, on_fault),
+            CardUse::No { why } => return Ok(Err(why.clone())),
         };
         // Sets of maps and weight are known later: with one set and enough weight, what lacks now lacks always.
         let lacks = match (sense, lattice) {
@@ -50,8 +50,8 @@ impl Card {
         };
         match lacks {
             Some(what) if *is_required => Err(lacking(&what)),
-            Some(_) => Ok(None),
-            None => Ok(Some(Self {
+            Some(what) => Ok(Err(Some(format!("the card has no kernels for {what}")))),
+            None => Ok(Ok(Self {
                 accelerator: card.clone(),
                 is_required: *is_required,
                 on_fault: *on_fault,
@@ -72,15 +72,31 @@ fn lacking(what: &str) -> ReconError {
 }
 
 impl Card {
-    /// What a fault means: an error, or a note that `what` ran on the CPU.
+    /// What it means that `what` did not run on the card: an error, or a note that it ran on the CPU.
+    ///
+    /// A fault is the policy's to judge; a card that cannot be used for this frame (memory, no image of a kernel) is one
+    /// only where a card is required.
     fn failed(&self, e: &CudaError, what: &str, log: &mut Log) -> Result<(), ReconError> {
-        if self.on_fault == Policy::Fail {
-            let message =
-                format!("{e}; `device.on_cuda_fault = \"finish_on_cpu\"` goes on without it");
+        let (code, is_error, remedy) = match e.is_fault() {
+            true => (
+                "card_failed",
+                self.on_fault == Policy::Fail,
+                "`device.on_cuda_fault = \"finish_on_cpu\"` goes on without it",
+            ),
+            false => (
+                "not_on_the_card",
+                self.is_required,
+                "`device.prefer = \"auto\"` does it on the CPU",
+            ),
+        };
+        if is_error {
+            let message = format!("{e}; {remedy}");
             return Err(ReconError::Card { message });
         }
-        let text = format!("{} failed and {what} ran on the CPU: {e}", self.name());
-        log.note("card_failed", text);
+        log.note(
+            code,
+            format!("{what} ran on the CPU, not on {}: {e}", self.name()),
+        );
         Ok(())
     }
 }

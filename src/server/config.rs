@@ -34,7 +34,7 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Memory of all scans; each may use its share.
     pub memory_bytes: u64,
-    /// A card that is open for all scans; without one, each scan that may use a card looks for it.
+    /// A card that stays open between scans; without one, each scan that may use a card opens it.
     pub card: Option<Arc<Accelerator>>,
     /// Images that may wait for a peer that does not read, per scan; then the chain stops, and with it the socket.
     pub outbox_bytes: u64,

@@ -567,7 +567,7 @@ fn share(
     config: &ServerConfig,
     mut protocol: crate::protocol::Protocol,
 ) -> Result<(Device, crate::protocol::Protocol), Fault> {
-    let card = crate::pipeline::file::card(&protocol, config.card.as_ref())?;
+    let card = crate::pipeline::file::card(&protocol)?;
     let prefs = &protocol.file.device;
     let mut device = Device {
         threads: config.threads.max(1),

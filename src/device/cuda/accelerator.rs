@@ -1,7 +1,7 @@
 //! A card as operators see it: queues, transforms and staging memory that outlive a frame.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use num_complex::Complex32;
 
@@ -22,15 +22,23 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
-    /// The first card, with what of its memory is free now, less a tenth for others.
+    /// The first card, with what of its memory is free now, less a tenth for others; the same one for as long as anybody
+    /// holds it and it is not lost.
     ///
     /// # Errors
     /// As [`Context::open`].
     pub fn open() -> Result<Arc<Self>, CudaError> {
+        static SHARED: Mutex<Weak<Accelerator>> = Mutex::new(Weak::new());
+        let mut shared = lock(&SHARED);
+        if let Some(open) = shared.upgrade().filter(|a| a.context.is_open()) {
+            return Ok(open);
+        }
         let context = Context::open(0, 0)?;
         let (free, _) = context.card_memory()?;
         // The same context, with its budget.
-        Ok(Arc::new(Self::new(Context::open(0, free / 10 * 9)?)))
+        let opened = Arc::new(Self::new(Context::open(0, free / 10 * 9)?));
+        *shared = Arc::downgrade(&opened);
+        Ok(opened)
     }
 
     /// Around an open card.
@@ -64,23 +72,23 @@ impl Accelerator {
         Ok(done)
     }
 
-    /// Transforms of length `n`; `None` if the kernels have none of it ([`FftPlan::new`]).
+    /// Transforms of length `n`.
     ///
     /// # Errors
-    /// As [`Context::buffer`] and [`Stream::upload`], the first time.
-    pub fn transform(&self, n: usize) -> Result<Option<Arc<Transform>>, CudaError> {
+    /// [`CudaError::Wrong`] if the kernels have none of it ([`FftPlan::new`]); as [`Context::buffer`] and
+    /// [`Stream::upload`], the first time.
+    pub fn transform(&self, n: usize) -> Result<Arc<Transform>, CudaError> {
         if let Some(known) = lock(&self.transforms).get(&n) {
-            return Ok(Some(known.clone()));
+            return Ok(known.clone());
         }
-        let Some(plan) = FftPlan::new(n) else {
-            return Ok(None);
-        };
+        let plan = FftPlan::new(n).ok_or_else(|| CudaError::Wrong {
+            what: format!("a transform of length {n}"),
+            why: "the kernels have none".into(),
+        })?;
         // Other queues may use it at once: it is there before anyone gets it.
         let twiddles = self.run(|stream| self.upload(stream, &plan.twiddles))?;
         let transform = Arc::new(Transform::new(plan, twiddles));
-        Ok(Some(
-            lock(&self.transforms).entry(n).or_insert(transform).clone(),
-        ))
+        Ok(lock(&self.transforms).entry(n).or_insert(transform).clone())
     }
 
     /// A copy on the card; [`Self::send`] for large ones.

@@ -150,6 +150,15 @@ pub enum CudaError {
 }
 
 impl CudaError {
+    /// Whether there was a card to use and something went wrong on it. Else it could not be used for this: it is not here,
+    /// has too little memory, or no image of a kernel and no compiler.
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. } | Self::Fault { .. } | Self::Lost { .. } | Self::Wrong { .. }
+        )
+    }
+
     /// A fault with the kernels that were queued when it was told.
     pub(super) fn with_queued(mut self, kernels: &[&str]) -> Self {
         if let Self::Fault { queued, .. } = &mut self

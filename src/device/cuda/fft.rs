@@ -66,6 +66,19 @@ pub struct Way {
     pub is_centred: bool,
 }
 
+impl Way {
+    /// From centred k-space to a centred image.
+    pub const IMAGE: Self = Self {
+        is_forward: false,
+        is_centred: true,
+    };
+    /// From frequencies to places, both from zero on.
+    pub const FROM_ZERO: Self = Self {
+        is_forward: false,
+        is_centred: false,
+    };
+}
+
 /// Lines that a block takes at most: more would leave small images too few blocks.
 const MOST_LINES: usize = 8;
 

@@ -8,18 +8,9 @@ use super::fold::Unmixing;
 use crate::data::KSpace;
 use crate::device::cuda::{
     Accelerator, Arg, Buffer, Capture, CudaError, FftPlan, Graph, Queue, Stream, Transform, Way,
-    grid, int,
+    grid, int, sort_lines,
 };
 use crate::num::lanes::{LANES, Lanes};
-
-const IMAGE: Way = Way {
-    is_forward: false,
-    is_centred: true,
-};
-const FOLDED: Way = Way {
-    is_forward: false,
-    is_centred: false,
-};
 
 /// What the graph launches; loaded before it is made.
 const KERNELS: [&str; 7] = [
@@ -168,12 +159,6 @@ impl<'a> Plan<'a> {
                 }
             })
             .collect();
-        let transform = |n: usize| {
-            card.transform(n)?.ok_or_else(|| CudaError::Wrong {
-                what: format!("a transform of length {n}"),
-                why: "the kernels have none".into(),
-            })
-        };
         Ok(Self {
             card,
             unmixing,
@@ -185,9 +170,9 @@ impl<'a> Plan<'a> {
             beside,
             places,
             m,
-            along_x: transform(nx)?,
-            short: transform(m)?,
-            long: transform(ny)?,
+            along_x: card.transform(nx)?,
+            short: card.transform(m)?,
+            long: card.transform(ny)?,
         })
     }
 
@@ -268,25 +253,18 @@ impl<'a> Plan<'a> {
     ) -> Result<(), CudaError> {
         let rows = self.n_coils * self.n_lines;
         self.along_x
-            .rows(queue, &frame.samples, &mut frame.hybrid, rows, IMAGE)?;
-        let args = [
-            Arg::input(&frame.hybrid),
-            Arg::input(&tables.line_of),
-            Arg::input(&tables.ones),
-            Arg::output(&mut frame.sorted),
-            int(self.n_lines)?,
-            int(self.m)?,
-            int(self.nx)?,
-        ];
-        let blocks = [
-            grid(self.nx.div_ceil(256))?,
-            grid(self.m)?,
-            grid(self.n_coils)?,
-        ];
-        queue.launch("sort_lines_c32", blocks, &args)?;
+            .rows(queue, &frame.samples, &mut frame.hybrid, rows, Way::IMAGE)?;
+        let lines = (&frame.hybrid, &tables.line_of, &tables.ones);
+        let sizes = [self.n_coils, self.n_lines, self.m, self.nx];
+        sort_lines(queue, lines, &mut frame.sorted, sizes)?;
         let batch = [self.n_coils, self.nx];
-        self.short
-            .columns(queue, &frame.sorted, &mut frame.folded, batch, FOLDED)?;
+        self.short.columns(
+            queue,
+            &frame.sorted,
+            &mut frame.folded,
+            batch,
+            Way::FROM_ZERO,
+        )?;
         let folds = self.ny / self.m;
         let args = [
             Arg::input(&frame.folded),
@@ -420,8 +398,13 @@ impl Beside {
         let blocks = [columns, grid(plan.ny)?, 1];
         queue.launch("grappa_spread_c32", blocks, &args)?;
         let batch = [1, plan.nx];
-        plan.long
-            .columns(queue, &self.spectrum, &mut self.image, batch, FOLDED)?;
+        plan.long.columns(
+            queue,
+            &self.spectrum,
+            &mut self.image,
+            batch,
+            Way::FROM_ZERO,
+        )?;
         let n = plan.ny * plan.nx;
         let args = [
             Arg::input(&self.turn),

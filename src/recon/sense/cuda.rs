@@ -7,7 +7,7 @@ use super::solver::LEAST_LAMBDA;
 use super::{Sense, SenseImage, noise};
 use crate::data::{Csm, KSpace};
 use crate::device::cuda::{
-    Accelerator, Arg, Buffer, CudaError, FftPlan, Stream, Transform, Way, grid, int,
+    Accelerator, Arg, Buffer, CudaError, FftPlan, Stream, Transform, Way, grid, int, sort_lines,
 };
 
 /// Blocks that the card factorises in `f32` lose their digits below.
@@ -17,15 +17,6 @@ const MOST_FOLDS: usize = 8;
 /// Blocks of the vector kernels.
 const VECTOR_BLOCKS: usize = 64;
 const BLOCK: usize = 256;
-
-const IMAGE: Way = Way {
-    is_forward: false,
-    is_centred: true,
-};
-const FOLDED: Way = Way {
-    is_forward: false,
-    is_centred: false,
-};
 
 /// What is asked of the card.
 struct Job<'a> {
@@ -134,11 +125,7 @@ impl Sense {
 
 impl Job<'_> {
     fn transform(&self, n: usize) -> Result<std::sync::Arc<Transform>, CudaError> {
-        let found = self.card.transform(n)?;
-        found.ok_or_else(|| CudaError::Wrong {
-            what: format!("a transform of length {n}"),
-            why: "the kernels have none".into(),
-        })
+        self.card.transform(n)
     }
 
     fn room(&self, len: usize) -> Result<Samples, CudaError> {
@@ -158,7 +145,7 @@ impl Job<'_> {
         let mut hybrid = self.room(samples.len())?;
         let rows = shape.coil * self.n_lines();
         let along = self.transform(shape.ro)?;
-        along.rows(self.stream, samples, &mut hybrid, rows, IMAGE)?;
+        along.rows(self.stream, samples, &mut hybrid, rows, Way::IMAGE)?;
         Ok(Some(hybrid))
     }
 
@@ -179,21 +166,8 @@ impl Job<'_> {
         let line_of = self.card.upload(self.stream, &line_of)?;
         let factor = self.card.upload(self.stream, &factor)?;
         let mut out = self.room(shape.coil * n_places * shape.ro)?;
-        let args = [
-            Arg::input(hybrid),
-            Arg::input(&line_of),
-            Arg::input(&factor),
-            Arg::output(&mut out),
-            int(self.n_lines())?,
-            int(n_places)?,
-            int(shape.ro)?,
-        ];
-        let blocks = [
-            grid(shape.ro.div_ceil(BLOCK))?,
-            grid(n_places)?,
-            grid(shape.coil)?,
-        ];
-        self.stream.launch("sort_lines_c32", blocks, &args)?;
+        let sizes = [shape.coil, self.n_lines(), n_places, shape.ro];
+        sort_lines(self.stream, (hybrid, &line_of, &factor), &mut out, sizes)?;
         Ok(out)
     }
 
@@ -210,12 +184,12 @@ impl Job<'_> {
         let mut folded = self.room(sorted.len())?;
         let along_pe1 = self.transform(d1)?;
         let batch = [shape.coil * d2, shape.ro];
-        along_pe1.columns(self.stream, &sorted, &mut folded, batch, FOLDED)?;
+        along_pe1.columns(self.stream, &sorted, &mut folded, batch, Way::FROM_ZERO)?;
         if d2 > 1 {
             let mut other = sorted;
             let batch = [shape.coil, d1 * shape.ro];
             let along_pe2 = self.transform(d2)?;
-            along_pe2.columns(self.stream, &folded, &mut other, batch, FOLDED)?;
+            along_pe2.columns(self.stream, &folded, &mut other, batch, Way::FROM_ZERO)?;
             folded = other;
         }
         let members = self.members()?;
@@ -590,7 +564,7 @@ impl Job<'_> {
         }
         let mut images = self.room(work.len())?;
         let batch = [n_x * n_coils, n1];
-        along2.columns(self.stream, &work, &mut images, batch, IMAGE)?;
+        along2.columns(self.stream, &work, &mut images, batch, Way::IMAGE)?;
         let (mut p, mut q) = (self.room(n_x * plane)?, self.room(n_x * plane)?);
         let mut r = self.room(n_x * plane)?;
         let mut of_rows = self.card.context().buffer::<f64>(n_x * rows as usize)?;
