@@ -6,6 +6,7 @@
 //! direct sums.
 
 mod coils;
+mod matter;
 mod noise;
 mod params;
 mod sampling;
@@ -13,6 +14,7 @@ mod scan;
 mod shapes;
 mod signal;
 
+pub use matter::{Material, Structure, Tissue, Voxel};
 pub use params::{CalibrationLines, Object, PhantomError, Plane, Sampling, Simulate};
 pub use scan::{Simulated, simulate};
 pub use signal::{Truth, truth};
