@@ -21,5 +21,6 @@ pub mod phantom;
 pub mod pipeline;
 pub mod protocol;
 pub mod recon;
+pub mod sequence;
 pub mod server;
 pub mod source;

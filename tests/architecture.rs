@@ -20,29 +20,30 @@ const LAW: &[(&str, &[&str])] = &[
     ("recon", &["data", "num", "device"]),
     ("handoff", &["data", "ismrmrd"]),
     ("metrics", &["data"]),
-    ("phantom", &["data", "num", "ismrmrd"]),
+    ("sequence", &[]),
+    ("phantom", &["data", "num", "sequence", "ismrmrd"]),
     (
         "protocol",
-        &["data", "ingest", "recon", "handoff", "device"],
+        &["data", "ingest", "recon", "handoff", "sequence", "device"],
     ),
     (
         "pipeline",
         &[
-            "data", "source", "ingest", "recon", "handoff", "protocol", "metrics", "device",
-            "ismrmrd",
+            "data", "source", "ingest", "recon", "handoff", "sequence", "protocol", "metrics",
+            "device", "ismrmrd",
         ],
     ),
     (
         "server",
         &[
-            "data", "handoff", "protocol", "pipeline", "metrics", "device", "ismrmrd",
+            "data", "handoff", "sequence", "protocol", "pipeline", "metrics", "device", "ismrmrd",
         ],
     ),
     (
         "cli",
         &[
             "data", "source", "ingest", "recon", "handoff", "protocol", "metrics", "device",
-            "ismrmrd", "phantom", "num", "pipeline", "server",
+            "ismrmrd", "phantom", "sequence", "num", "pipeline", "server",
         ],
     ),
 ];

@@ -27,6 +27,14 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
     file.recon
         .check()
         .map_err(|e| key("recon", e.to_string()))?;
+    if let Some(sequence) = &file.sequence {
+        crate::sequence::Timing::plan(sequence).map_err(|e| {
+            // The message names its key itself.
+            let text = e.to_string();
+            let (at, message) = text.split_once(": ").unwrap_or(("sequence", &text));
+            key(at, message.to_owned())
+        })?;
+    }
     file.handoff
         .check()
         .map_err(|e| key("handoff", e.to_string()))?;

@@ -8,6 +8,7 @@ use crate::device::{Backend, Policy};
 use crate::handoff::HandoffParams;
 use crate::ingest::IngestParams;
 use crate::recon::ReconParams;
+use crate::sequence::SequenceParams;
 
 use super::{ProtocolError, overlay::one_line, registry::nearest};
 
@@ -24,6 +25,10 @@ pub struct ProtocolFile {
     /// What must be true of the scan's header, else the scan is refused. A key that is absent asks for nothing.
     #[serde(default)]
     pub scan: ScanRequirements,
+    /// What the scanner plays: for `cauda simulate --protocol`, `cauda protocol time` and `compare`. A protocol without
+    /// this table is only a reconstruction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceParams>,
     /// Where and with how much of the machine to run.
     #[serde(default)]
     pub device: DevicePrefs,
@@ -214,6 +219,7 @@ pub(super) fn defaults() -> serde_json::Value {
         title: String::new(),
         intended_use: IntendedUse::Research,
         scan: ScanRequirements::default(),
+        sequence: Some(SequenceParams::default()),
         device: DevicePrefs::default(),
         ingest: IngestParams::default(),
         recon: ReconParams::default(),
