@@ -8,11 +8,13 @@
 mod coils;
 mod matter;
 mod noise;
+mod parameters;
 mod params;
 mod sampling;
 mod scan;
 mod shapes;
 mod signal;
+pub mod spine;
 
 pub use matter::{Material, Structure, Tissue, Voxel};
 pub use params::{CalibrationLines, Object, PhantomError, Plane, Sampling, Simulate};
