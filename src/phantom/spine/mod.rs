@@ -1,8 +1,8 @@
 //! The digital spine: one patient from a seed, as a function of place. Any resolution: nothing is a grid.
 //!
-//! [`Patient::draw`] draws numbers ([`Draft`]), stands the vertebrae on one another ([`column`]) and gives every part its
-//! matter ([`matters`]). [`Patient::at`] answers what is at a place, in an order that is the anatomy's own: implants,
-//! bone, disc, what lies in the canal, ligaments, foramina, then what lies around ([`trunk`]).
+//! [`Patient::draw`] draws numbers ([`Draft`]), stands the vertebrae on one another (`column`) and gives every part its
+//! matter (`matters`). [`Patient::at`] answers what is at a place, in an order that is the anatomy's own: implants,
+//! bone, disc, what lies in the canal, ligaments, foramina, then what lies around (`trunk`).
 
 mod bone;
 mod column;
