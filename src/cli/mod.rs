@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod interrupt;
 pub mod kernels;
 pub mod output;
+pub mod phantom;
 pub mod plan;
 mod plot;
 pub mod protocol;
@@ -58,6 +59,8 @@ enum Command {
     Plan(plan::Args),
     /// Lists, checks and explains protocols
     Protocol(protocol::Args),
+    /// Shows a digital patient: pictures, measurements, findings
+    Phantom(phantom::Args),
     /// Simulates a scan with known truth
     Simulate(simulate::Args),
     /// Reconstructs a small real scan that ships with the program
@@ -139,6 +142,7 @@ impl Command {
             Self::Plan(a) => a.json,
             Self::Simulate(a) => a.json,
             Self::Protocol(a) => a.is_json(),
+            Self::Phantom(a) => a.is_json(),
             Self::Demo(a) => a.json,
             Self::Serve(a) => a.json,
             Self::Send(a) => a.json,
@@ -156,6 +160,7 @@ impl Command {
             Self::Compare(a) => compare::run(a, out),
             Self::Convert(a) => convert::run(a, out),
             Self::Plan(a) => plan::run(a, out),
+            Self::Phantom(a) => phantom::run(a, out),
             Self::Simulate(a) => simulate::run(a, out),
             Self::Protocol(a) => protocol::run(a, out),
             Self::Demo(a) => demo::run(a, out),

@@ -15,6 +15,7 @@ mod scan;
 mod shapes;
 mod signal;
 pub mod spine;
+pub mod view;
 
 pub use matter::{Material, Structure, Tissue, Voxel};
 pub use params::{CalibrationLines, Object, PhantomError, Plane, Sampling, Simulate};

@@ -1,8 +1,9 @@
 //! The shape of one vertebra in its own frame: body, arch and processes as distances, mm, negative inside.
 
-use super::draw::{Draft, Region};
+use super::draw::Draft;
 use super::texture::{ellipse, ellipsoid, mix, segment, smooth_max, smooth_min, step};
 use crate::phantom::Structure;
+use crate::sequence::Region;
 
 /// Sizes of one vertebra.
 #[derive(Clone, Debug)]

@@ -4,19 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::num::rng::Rng;
 use crate::phantom::parameters::{Morphometry, Parameters};
-
-/// Which part of the spine.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Region {
-    /// T10 to the sacrum.
-    #[default]
-    Lumbar,
-    /// Skull base to T4.
-    Cervical,
-}
+use crate::sequence::Region;
 
 /// Seeded draws with the few distributions that anatomy needs.
 #[derive(Clone, Debug)]

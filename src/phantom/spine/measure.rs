@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::Patient;
-use super::draw::{Draft, Region};
+use super::draw::Draft;
 use super::lesions::LesionTruth;
 use super::pathology::Kind;
 use crate::phantom::Structure;
+use crate::sequence::Region;
 
 /// The 24 measurements of one level: vertebra, its canal, and disc, foramina and joints below it. Millimetres, square
 /// millimetres, degrees; right before left.

@@ -14,11 +14,12 @@ mod pathology;
 mod texture;
 mod trunk;
 
-pub use draw::{Disc, Draft, Facet, Herniation, Level, Region};
+pub use draw::{Disc, Draft, Facet, Herniation, Level};
 pub use lesions::LesionTruth;
 pub use matters::FatPool;
 pub use measure::{Grades, LevelTruth, Measurements, Truth};
 pub use pathology::Pathology;
+pub use pathology::{Kind as PathologyKind, Side};
 
 use bone::{Bone, outline};
 use column::{Along, Column, rims};
@@ -30,6 +31,7 @@ use trunk::Trunk;
 
 use super::parameters::parameters;
 use super::{Material, PhantomError, Structure, Tissue, Voxel};
+use crate::sequence::Region;
 
 /// What is asked of a patient.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::draw::{Dice, Draft, Herniation, Region, set_facet};
+use super::draw::{Dice, Draft, Herniation, set_facet};
 use crate::phantom::PhantomError;
+use crate::sequence::Region;
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

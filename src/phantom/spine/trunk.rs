@@ -2,9 +2,9 @@
 
 use super::Patient;
 use super::column::Along;
-use super::draw::Region;
 use super::texture::{ellipse, ellipsoid, mix, noise, rough, segment, smooth_max, step};
 use crate::phantom::{Structure, Tissue, Voxel};
+use crate::sequence::Region;
 
 /// Outline of the body by height.
 #[derive(Clone, Debug)]

@@ -1,0 +1,350 @@
+//! Pictures of a patient without a scanner: what an ideal, noise-free scan of each contrast, a CT and the labels show in
+//! planes through the spine. For looking, and for seeing at once what a seed or a finding is.
+
+use rayon::prelude::*;
+
+use super::spine::Patient;
+use super::{PhantomError, Structure, Voxel};
+use crate::sequence::{Contrast, FatMethod, Region, SequenceParams, Train};
+
+/// A plane through the patient: pixel `[row, column]` lies at `centre + row * down + column * across`, from its middle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plane {
+    /// Name.
+    pub name: &'static str,
+    /// Its middle, LPS, mm.
+    pub centre_mm: [f32; 3],
+    /// Direction of the rows, unit length.
+    pub down: [f32; 3],
+    /// Direction of the columns, unit length.
+    pub across: [f32; 3],
+    /// Pixel, mm.
+    pub pixel_mm: f32,
+}
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// An ideal scan.
+    Scan(Contrast),
+    /// CT number.
+    Ct,
+    /// Structures in colours, lesions in red.
+    Labels,
+}
+
+impl Show {
+    /// All, in the order of a sheet.
+    pub const ALL: [Self; 6] = [
+        Self::Scan(Contrast::T1w),
+        Self::Scan(Contrast::T2w),
+        Self::Scan(Contrast::Stir),
+        Self::Scan(Contrast::T2fs),
+        Self::Ct,
+        Self::Labels,
+    ];
+}
+
+/// The planes of a sheet: sagittal through the middle and through the foramina of both sides, axial through a disc and
+/// through pedicles, coronal through the bodies.
+pub fn planes(patient: &Patient) -> Vec<Plane> {
+    let c = patient.stack_centre_mm();
+    let (sagittal, axial, side, level, down) = match patient.draft().region {
+        Region::Lumbar => (0.8, 0.5, 17.0, 6, 21.0),
+        Region::Cervical => (0.62, 0.36, 13.0, 4, 8.0),
+    };
+    let mut out: Vec<Plane> = [
+        ("middle", 0.0),
+        ("right foramina", -side),
+        ("left foramina", side),
+    ]
+    .map(|(name, x)| Plane {
+        name,
+        centre_mm: [c[0] + x, c[1], c[2]],
+        down: [0.0, 0.0, -1.0],
+        across: [0.0, 1.0, 0.0],
+        pixel_mm: sagittal,
+    })
+    .into();
+    if let Some((o, w)) = patient.disc_frame(level) {
+        // Along the disc; the picture's middle lies at the canal.
+        let down_dir = [0.0, w[2], -w[1]];
+        for (name, up) in [("disc", 0.0), ("pedicles", down)] {
+            out.push(Plane {
+                name,
+                centre_mm: [0, 1, 2].map(|k| o[k] + up * w[k] + 14.0 * down_dir[k]),
+                down: down_dir,
+                across: [1.0, 0.0, 0.0],
+                pixel_mm: axial,
+            });
+        }
+    }
+    out.push(Plane {
+        name: "coronal",
+        centre_mm: [c[0], c[1] - 12.0, c[2]],
+        down: [0.0, 0.0, -1.0],
+        across: [1.0, 0.0, 0.0],
+        pixel_mm: sagittal,
+    });
+    out
+}
+
+/// The scan that a sheet shows for a contrast.
+fn sequence(contrast: Contrast, field_strength_t: f64) -> SequenceParams {
+    let base = SequenceParams {
+        contrast,
+        field_strength_t,
+        ..SequenceParams::default()
+    };
+    match contrast {
+        Contrast::T1w => SequenceParams {
+            tr_ms: 600.0,
+            te_ms: 10.0,
+            echo_train_length: 3,
+            echo_spacing_ms: 10.0,
+            refocusing_deg: 150.0,
+            n_slices: 1,
+            ..base
+        },
+        Contrast::Stir => SequenceParams {
+            tr_ms: 4000.0,
+            te_ms: 60.0,
+            // Nulls fat of T1 260 and 350 ms.
+            ti_ms: Some(180.0 + 42.0 * (field_strength_t - 1.5)),
+            echo_train_length: 11,
+            echo_spacing_ms: 10.0,
+            refocusing_deg: 150.0,
+            n_slices: 1,
+            ..base
+        },
+        Contrast::T2fs => SequenceParams {
+            te_ms: 83.2,
+            echo_train_length: 15,
+            n_slices: 1,
+            fat: crate::sequence::FatParams {
+                method: FatMethod::Chess,
+                ..crate::sequence::FatParams::default()
+            },
+            ..base
+        },
+        _ => SequenceParams {
+            n_slices: 1,
+            ..base
+        },
+    }
+}
+
+/// Amplitudes of one scan by material.
+struct Tone {
+    water: Vec<f32>,
+    fat: f32,
+    fat_t1_ms: f64,
+    train: Train,
+}
+
+/// Pictures of one plane, `[show][row * n + column]`: signal relative to CSF's proton density, HU, or the label plus 32
+/// times the lesion. `n x n` pixels of 2 x 2 points each, so that borders are not jagged; labels are not mixed.
+///
+/// # Errors
+/// [`PhantomError`] if a scan of the sheet is impossible at this field strength.
+pub fn pictures(
+    patient: &Patient,
+    plane: &Plane,
+    n: usize,
+    field_strength_t: f64,
+    shows: &[Show],
+) -> Result<Vec<Vec<f32>>, PhantomError> {
+    let materials = patient.materials(field_strength_t);
+    let pool = patient.fat_pool(field_strength_t);
+    let fat_t1_ms = f64::from(pool.t1_ms);
+    let mut tones = Vec::new();
+    for show in shows {
+        tones.push(match show {
+            Show::Scan(contrast) => {
+                let params = sequence(*contrast, field_strength_t);
+                let train = Train::plan(&params).map_err(|e| PhantomError {
+                    key: "field_strength_t",
+                    found: format!("{field_strength_t}: {e}"),
+                    needed: "a field at which the sheet's scans are possible, such as 1.5 or 3",
+                })?;
+                let echo = params.effective_echo();
+                #[allow(clippy::cast_possible_truncation)] // for eyes
+                let at =
+                    |t1: f32, t2: f32| train.echoes(f64::from(t1), f64::from(t2), 1.0)[echo] as f32;
+                Some(Tone {
+                    water: materials
+                        .iter()
+                        .map(|m| at(m.water_t1_ms, m.water_t2_ms))
+                        .collect(),
+                    fat: at(pool.t1_ms, pool.t2_ms),
+                    fat_t1_ms,
+                    train,
+                })
+            }
+            _ => None,
+        });
+    }
+    let hz_per_ppm = crate::sequence::HYDROGEN_HZ_PER_T * field_strength_t * 1e-6;
+    let value = |show: &Show, tone: Option<&Tone>, v: &Voxel, p: [f32; 3]| -> f32 {
+        match (show, tone) {
+            (Show::Scan(contrast), Some(t)) => {
+                let mut fat = t.fat;
+                if *contrast == Contrast::T2fs {
+                    let off = f64::from(patient.field_ppm(p)) * hz_per_ppm;
+                    let left: f64 = t
+                        .train
+                        .fat_peaks(t.fat_t1_ms, 1.0, off)
+                        .iter()
+                        .map(|f| f.weight)
+                        .sum();
+                    #[allow(clippy::cast_possible_truncation)] // for eyes
+                    let left = left as f32;
+                    fat *= left;
+                }
+                let water = t.water[usize::from(v.material)];
+                (v.pd * ((1.0 - v.fat_fraction) * water + v.fat_fraction * fat)).abs()
+            }
+            (Show::Labels, _) => f32::from(v.structure as u8) + 32.0 * f32::from(v.lesion),
+            _ => v.hu,
+        }
+    };
+    let half = n as f32 / 2.0;
+    let rows: Vec<Vec<f32>> = (0..n)
+        .into_par_iter()
+        .map(|row| {
+            let mut out = vec![0.0; n * shows.len()];
+            for column in 0..n {
+                for (dy, dx) in [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)] {
+                    let (a, b) = (
+                        (row as f32 + dy - half) * plane.pixel_mm,
+                        (column as f32 + dx - half) * plane.pixel_mm,
+                    );
+                    let p = [0, 1, 2]
+                        .map(|k| plane.centre_mm[k] + a * plane.down[k] + b * plane.across[k]);
+                    let v = patient.at(p);
+                    for (i, show) in shows.iter().enumerate() {
+                        let o = &mut out[i * n + column];
+                        if *show == Show::Labels {
+                            *o = value(show, None, &v, p);
+                        } else {
+                            *o += 0.25 * value(show, tones[i].as_ref(), &v, p);
+                        }
+                    }
+                }
+            }
+            out
+        })
+        .collect();
+    Ok((0..shows.len())
+        .map(|i| {
+            rows.iter()
+                .flat_map(|r| r[i * n..(i + 1) * n].iter().copied())
+                .collect()
+        })
+        .collect())
+}
+
+/// Grey or colour of a value: scans between 0 and a high percentile of what is there, CT from -200 to 700 HU.
+pub fn colours(show: Show, values: &[f32]) -> Vec<[u8; 3]> {
+    let (low, high) = match show {
+        Show::Ct => (-200.0, 700.0),
+        _ => {
+            let mut sorted: Vec<f32> = values.iter().copied().filter(|v| *v > 0.02).collect();
+            sorted.sort_by(f32::total_cmp);
+            let top = sorted
+                .get(sorted.len().saturating_sub(1) * 995 / 1000)
+                .copied();
+            (0.0, top.unwrap_or(1.0).max(1e-6))
+        }
+    };
+    values
+        .iter()
+        .map(|&v| match show {
+            Show::Labels => label(v),
+            _ => {
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+                let g = (255.0 * ((v - low) / (high - low)).clamp(0.0, 1.0)).round() as u8;
+                [g; 3]
+            }
+        })
+        .collect()
+}
+
+fn label(v: f32) -> [u8; 3] {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small whole numbers
+    let code = v as usize;
+    if code >= 32 {
+        return [255, 40, 30];
+    }
+    match Structure::ALL.get(code) {
+        None | Some(Structure::Outside) => [0; 3],
+        Some(_) => {
+            // Neighbouring numbers get distant hues.
+            let hue = (code * 7 % 30) as f32 / 30.0 * 6.0;
+            let x = (1.0 - (hue % 2.0 - 1.0).abs()) * 190.0 + 50.0;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 255
+            let x = x as u8;
+            match code * 7 % 30 / 5 {
+                0 => [240, x, 50],
+                1 => [x, 240, 50],
+                2 => [50, 240, x],
+                3 => [50, x, 240],
+                4 => [x, 50, 240],
+                _ => [240, 50, x],
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spine::Request;
+    use super::*;
+
+    /// Mean of a picture where its labels are of a structure.
+    fn mean(picture: &[f32], labels: &[f32], of: Structure) -> f32 {
+        let values: Vec<f32> = picture
+            .iter()
+            .zip(labels)
+            .filter(|(_, l)| **l == f32::from(of as u8))
+            .map(|(v, _)| *v)
+            .collect();
+        assert!(values.len() > 20, "{of:?}: {}", values.len());
+        values.iter().sum::<f32>() / values.len() as f32
+    }
+
+    #[test]
+    fn each_contrast_ranks_tissues_as_a_radiologist_expects() {
+        for (region, seed) in [(Region::Lumbar, 3), (Region::Cervical, 4)] {
+            let patient = Patient::draw(&Request {
+                region,
+                seed,
+                wear: Some(0.0),
+                age_years: Some(45.0),
+                ..Request::default()
+            })
+            .unwrap();
+            for field in [1.5, 3.0] {
+                let plane = &planes(&patient)[0];
+                let p = pictures(&patient, plane, 220, field, &Show::ALL).unwrap();
+                let [t1, t2, stir, t2fs, ct, labels] = [0, 1, 2, 3, 4, 5].map(|i| &p[i]);
+                let fat = |x| mean(x, labels, Structure::Subcutaneous);
+                let marrow = |x| mean(x, labels, Structure::VertebralBody);
+                let csf = |x| mean(x, labels, Structure::DuralSac);
+                let nucleus = |x| mean(x, labels, Structure::Nucleus);
+                assert!(fat(t1) > marrow(t1) && marrow(t1) > csf(t1), "T1w");
+                assert!(csf(t2) > nucleus(t2) && nucleus(t2) > marrow(t2), "T2w");
+                assert!(csf(stir) > marrow(stir) && marrow(stir) > fat(stir), "STIR");
+                // Beside air the field is off and fat is left.
+                assert!(
+                    fat(t2fs) < 0.5 * fat(t2) && csf(t2fs) > 3.0 * marrow(t2fs),
+                    "T2FS"
+                );
+                assert!(
+                    fat(ct) < 0.0 && marrow(ct) > 50.0 && csf(ct).abs() < 40.0,
+                    "CT"
+                );
+            }
+        }
+    }
+}
