@@ -347,4 +347,49 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn contrasts_are_those_of_real_images() {
+        // Real: T2w TSE of C6 (TPTBox sample, Apache-2.0), means in its masks: CSF 181, cord 69, corpus 64. T2 fat-sat:
+        // marrow to cord 0.42, oedema to cord 0.97 (contrast ratios -0.407 +- 0.023, -0.015 +- 0.056, Asian Spine J 1363).
+        let seeds = 0..16u64;
+        let rows: Vec<[f32; 4]> = seeds
+            .clone()
+            .map(|seed| {
+                let patient = Patient::draw(&Request {
+                    region: Region::Cervical,
+                    seed,
+                    wear: Some(0.0),
+                    age_years: Some(50.0),
+                    pathology: vec!["modic1:3@C5".parse().unwrap()],
+                })
+                .unwrap();
+                let plane = &planes(&patient)[0];
+                let p = pictures(&patient, plane, 160, 3.0, &Show::ALL).unwrap();
+                let (t2, t2fs, labels) = (&p[1], &p[3], &p[5]);
+                let of = |x: &[f32], s| mean(x, labels, s);
+                let cord = of(t2fs, Structure::Cord);
+                let lesion: Vec<f32> = t2fs
+                    .iter()
+                    .zip(labels)
+                    .filter(|(_, l)| **l >= 32.0)
+                    .map(|(v, _)| *v)
+                    .collect();
+                let csf = of(t2, Structure::DuralSac);
+                [
+                    of(t2, Structure::Cord) / csf,
+                    of(t2, Structure::VertebralBody) / csf,
+                    of(t2fs, Structure::VertebralBody) / cord,
+                    lesion.iter().sum::<f32>() / lesion.len() as f32 / cord,
+                ]
+            })
+            .collect();
+        let n = rows.len() as f32;
+        let real = [0.38, 0.35, 0.42, 0.97];
+        for (k, real) in real.into_iter().enumerate() {
+            let mean = rows.iter().map(|r| r[k]).sum::<f32>() / n;
+            let sd = (rows.iter().map(|r| (r[k] - mean).powi(2)).sum::<f32>() / n).sqrt();
+            assert!((mean - real).abs() < sd.max(0.03), "{k}: {mean} +- {sd}, real {real}");
+        }
+    }
 }

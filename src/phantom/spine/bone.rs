@@ -134,6 +134,13 @@ impl Bone {
         self.back() + 0.5 * self.canal_ap
     }
 
+    /// Whether a place is near enough to the arch and its processes to ask for their distance.
+    pub(super) fn may_hold(&self, [_, _, w]: [f32; 3]) -> bool {
+        let h = self.height();
+        let tip = self.rises_to_the_spinous_tip * (self.spinous + 4.0);
+        w < 0.65 * h + 9.0 && w > -0.7 * h - 9.0 + tip
+    }
+
     /// The arch and its processes without the articular ones: nearest part.
     pub(super) fn arch(&self, l: [f32; 3]) -> (f32, Structure) {
         let [u, v, w] = l;

@@ -304,7 +304,7 @@ impl Patient {
         }
         // Bone.
         let mut gap = (f32::MAX, f32::MAX);
-        for i in [near, disc, (disc + 1).min(n - 1)] {
+        for i in disc..=(disc + 1).min(n - 1) {
             let bone = &self.bones[i];
             let l = self.column.vertebrae[i].local(p);
             if l[1].abs() > 34.0 || l[2].abs() > 0.9 * bone.height() + 12.0 {
@@ -324,7 +324,7 @@ impl Patient {
         if a.v > self.body_back(t) - 7.0 {
             for i in [near, near.saturating_sub(1), (near + 1).min(n - 1)] {
                 let l = self.column.vertebrae[i].local(p);
-                if l[2].abs() > 62.0 {
+                if !self.bones[i].may_hold(l) {
                     continue;
                 }
                 let (d, what) = self.bones[i].arch(l);
@@ -462,6 +462,9 @@ impl Patient {
         );
         let frame = &self.column.discs[j];
         let [u, v, w] = frame.local(p);
+        if w.abs() > 32.0 || v < self.bones[j].back() - 6.0 {
+            return None;
+        }
         let t = j as f32 + 0.5;
         let au = u.abs();
         let half = 0.5 * self.level(t, &self.by_level.canal_width);

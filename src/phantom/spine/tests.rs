@@ -1,3 +1,5 @@
+//! What the digital spine promises: sizes, truth, findings, no leaks.
+
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
