@@ -722,3 +722,78 @@ fn partial_fourier_is_no_worse_than_barts_homodyne() {
         );
     }
 }
+
+/// Two phase-graph programs, echo by echo; and twins of the answer that must not pass.
+#[test]
+fn echo_trains_are_mrpros_and_epygs() {
+    use cauda::sequence::{Recovery, SequenceParams, Train};
+    let golden = Golden::open("epg");
+    let limit = golden.number("echo");
+    let rows = |name: &str| {
+        let (shape, values) = golden.real(name);
+        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+        values
+            .chunks(shape[1])
+            .map(<[f64]>::to_vec)
+            .collect::<Vec<_>>()
+    };
+    let worst = |a: &[f64], b: &[f64]| {
+        let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, f64::max)
+    };
+    // [no T1 decay of stored states, phase of the refocusing pulse wrong by 90 degrees, one echo late]
+    let mut twins = [0.0f64; 3];
+    let train_of = |refocusing_deg, echo_spacing_ms, n, tr_ms| {
+        Train::plan(&SequenceParams {
+            refocusing_deg,
+            echo_spacing_ms,
+            echo_train_length: n,
+            te_ms: echo_spacing_ms,
+            bandwidth_hz_per_pixel: 1000.0,
+            tr_ms,
+            n_slices: 1,
+            ..SequenceParams::default()
+        })
+        .unwrap()
+    };
+    for program in ["mrpro", "epyg"] {
+        let echoes = rows(&format!("echoes_{program}"));
+        for (case, want) in rows("params").iter().zip(&echoes) {
+            for n in [1, 5, 19, 60] {
+                let train = train_of(case[2], case[3], n, 1e9).with_recovery(Recovery::Saturated);
+                let found = train.echoes(case[0], case[1], 1.0);
+                assert!(
+                    worst(&found, &want[..n]) < limit,
+                    "{program} {case:?} {n}: {found:?} {want:?}"
+                );
+                let unstored = train.echoes(1e9, case[1], 1.0);
+                twins[0] = twins[0].max(worst(&unstored, &want[..n]));
+                // Refocusing pulses along the excitation's own axis (Carr and Purcell): echoes of alternating sign.
+                let phase: Vec<f64> = found
+                    .iter()
+                    .enumerate()
+                    .map(|(i, e)| if i % 2 == 0 { -e } else { *e })
+                    .collect();
+                twins[1] = twins[1].max(worst(&phase, &want[..n]));
+                if n > 1 {
+                    twins[2] = twins[2].max(worst(&found[1..], &want[..n - 1]));
+                }
+            }
+        }
+        let echoes = rows(&format!("steady_{program}"));
+        let train = train_of(150.0, 10.0, 19, 1000.0);
+        let textbook = train.clone().with_recovery(Recovery::Saturated);
+        let mut without_residual = 0.0f64;
+        for (case, want) in rows("steady_params").iter().zip(&echoes) {
+            let found = train.echoes(case[0], case[1], case[2]);
+            assert!(
+                worst(&found, want) < limit,
+                "{program} steady {case:?}: {found:?} {want:?}"
+            );
+            without_residual =
+                without_residual.max(worst(&textbook.echoes(case[0], case[1], case[2]), want));
+        }
+        assert!(without_residual > 10.0 * limit, "{without_residual}");
+    }
+    assert!(twins.iter().all(|t| *t > 10.0 * limit), "{twins:?}");
+}

@@ -1,10 +1,11 @@
-//! `cauda protocol list | check | explain`.
+//! `cauda protocol list | check | explain | time | compare`.
 
 use clap::Subcommand;
 
 use super::{Outcome, output::Output, output::table};
 use crate::data::Fault;
-use crate::protocol::{Protocol, Registry, explain};
+use crate::protocol::{Protocol, ProtocolError, Registry, explain};
+use crate::sequence::{Timing, Worth, snr_to_win_back};
 
 /// Arguments of `cauda protocol`.
 #[derive(Debug, clap::Args)]
@@ -45,14 +46,43 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Computes how long protocols take, and the exams that are made of them
+    Time {
+        /// Names, files, or exams
+        #[arg(required = true, value_name = "NAME|FILE|EXAM")]
+        protocols: Vec<String>,
+        /// Lay one key over every protocol
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compares two protocols (time, SNR, sharpness, load of the pulses), or the time of two exams
+    Compare {
+        /// Name, file or exam
+        #[arg(value_name = "A")]
+        a: String,
+        /// Name, file or exam
+        #[arg(value_name = "B")]
+        b: String,
+        /// Noise amplification of parallel imaging of A and of B, as `cauda recon` or a simulation measured it; else 1
+        #[arg(long, num_args = 2, value_names = ["A", "B"])]
+        gfactor: Option<Vec<f64>>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Args {
     pub(super) fn is_json(&self) -> bool {
         match self.action {
-            Action::List { json } | Action::Check { json, .. } | Action::Explain { json, .. } => {
-                json
-            }
+            Action::List { json }
+            | Action::Check { json, .. }
+            | Action::Explain { json, .. }
+            | Action::Time { json, .. }
+            | Action::Compare { json, .. } => json,
         }
     }
 }
@@ -66,6 +96,13 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
             Ok(Outcome::Done)
         }
         Action::Explain { what, .. } => explain_keys(what.as_deref(), out),
+        Action::Time { protocols, set, .. } => time(protocols, set, out),
+        Action::Compare { a, b, gfactor, .. } => {
+            let g = gfactor.as_deref().map_or([1.0, 1.0], |g| {
+                [0, 1].map(|i| g.get(i).copied().unwrap_or(1.0))
+            });
+            compare(a, b, g, out)
+        }
     }
 }
 
@@ -134,7 +171,164 @@ fn explain_keys(what: Option<&str>, out: &Output) -> Result<Outcome, Fault> {
 fn show(name: &str, out: &Output) -> Result<Outcome, Fault> {
     let protocol = Registry.find(name, &[])?;
     out.text(&format!("# {}", protocol.describe()));
+    if let Some(sequence) = &protocol.file.sequence {
+        for line in sequence.in_words(&planned(&protocol)?) {
+            out.text(&format!("# {line}"));
+        }
+    }
     out.text(protocol.effective_text()?.trim_end());
     out.json(&protocol.file)?;
+    Ok(Outcome::Done)
+}
+
+/// A sequence as the errors of this room: what the protocol's check would have said.
+fn refused(protocol: &Protocol) -> impl Fn(crate::sequence::SequenceError) -> Fault + '_ {
+    |e| {
+        ProtocolError::Key {
+            protocol: protocol.name.clone(),
+            key: "sequence".to_owned(),
+            message: e.to_string(),
+        }
+        .into()
+    }
+}
+
+fn planned(protocol: &Protocol) -> Result<Timing, Fault> {
+    Timing::plan(protocol.sequence()?).map_err(refused(protocol))
+}
+
+/// The protocols of an exam, or the one of that name.
+fn parts(name: &str, set: &[String]) -> Result<Vec<Protocol>, Fault> {
+    let names = Registry
+        .exams()?
+        .remove(name)
+        .map_or_else(|| vec![name.to_owned()], |exam| exam.protocols);
+    Ok(names
+        .iter()
+        .map(|n| Registry.find(n, set))
+        .collect::<Result<_, _>>()?)
+}
+
+/// `3:30` of 210 s.
+fn minutes(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    format!("{}:{:02}", whole / 60, whole % 60)
+}
+
+fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault> {
+    let (mut rows, mut json, mut total_s) = (Vec::new(), Vec::new(), 0.0);
+    for name in names {
+        for protocol in parts(name, set)? {
+            let t = planned(&protocol)?;
+            rows.push(vec![
+                protocol.name.clone(),
+                minutes(t.scan_s),
+                format!("{:.1}", t.scan_s),
+                t.n_lines.to_string(),
+                t.n_shots.to_string(),
+                t.concatenations.to_string(),
+                format!("{} of {}", t.slices_per_concatenation, t.slices_fitting),
+            ]);
+            total_s += t.scan_s;
+            json.push(serde_json::json!({ "name": protocol.name, "timing": t }));
+        }
+    }
+    if rows.len() > 1 {
+        let mut last = vec!["all".to_owned(), minutes(total_s), format!("{total_s:.1}")];
+        last.resize(7, String::new());
+        rows.push(last);
+    }
+    let head = [
+        "protocol",
+        "min:s",
+        "s",
+        "lines",
+        "shots",
+        "concatenations",
+        "slices per TR",
+    ];
+    out.text(&table(&head, &rows));
+    out.json(&serde_json::json!({ "protocols": json, "total_s": total_s }))?;
+    Ok(Outcome::Done)
+}
+
+fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome, Fault> {
+    let (of_a, of_b) = (parts(a, &[])?, parts(b, &[])?);
+    let total = |of: &[Protocol]| -> Result<f64, Fault> {
+        of.iter().map(|p| planned(p).map(|t| t.scan_s)).sum()
+    };
+    let seconds = [total(&of_a)?, total(&of_b)?];
+    let saving = 1.0 - seconds[1] / seconds[0];
+    let mut rows = vec![vec![
+        "time".to_owned(),
+        minutes(seconds[0]),
+        minutes(seconds[1]),
+        format!("{:+.1} %", -100.0 * saving),
+    ]];
+    let ([one], [other]) = (&of_a[..], &of_b[..]) else {
+        out.text(&table(&["", a, b, "B against A"], &rows));
+        out.json(&serde_json::json!({ "a": a, "b": b, "scan_s": seconds, "saving": saving }))?;
+        return Ok(Outcome::Done);
+    };
+    let worth = |p: &Protocol, g: f64| -> Result<Worth, Fault> {
+        Worth::plan(p.sequence()?, g).map_err(refused(p))
+    };
+    let (one, other) = (worth(one, gfactor[0])?, worth(other, gfactor[1])?);
+    let mut row = |name: String, x: f64, y: f64, digits: usize| {
+        rows.push(vec![
+            name,
+            format!("{x:.digits$}"),
+            format!("{y:.digits$}"),
+            format!("x {:.2}", y / x),
+        ]);
+    };
+    for (axis, name) in ["read", "phase", "slice"].iter().enumerate() {
+        row(
+            format!("pixel, {name} (mm)"),
+            one.pixel_mm[axis],
+            other.pixel_mm[axis],
+            2,
+        );
+    }
+    row(
+        "load of the pulses (per s)".to_owned(),
+        one.pulse_load_per_s,
+        other.pulse_load_per_s,
+        1,
+    );
+    row(
+        "g-factor, as given".to_owned(),
+        one.gfactor,
+        other.gfactor,
+        2,
+    );
+    let mut tissues = Vec::new();
+    for (x, y) in one.tissues.iter().zip(&other.tissues) {
+        let ratio = y.snr / x.snr;
+        row(format!("SNR, {}", x.name), x.snr, y.snr, 3);
+        row(
+            format!("width along phase, {} (mm)", x.name),
+            x.width_mm,
+            y.width_mm,
+            2,
+        );
+        tissues.push(serde_json::json!({
+            "tissue": x.name, "snr_ratio": ratio, "snr_to_win_back": 1.0 / ratio - 1.0,
+            "width_mm": [x.width_mm, y.width_mm], "signal": [x.signal, y.signal],
+        }));
+    }
+    out.text(&table(&["", a, b, "B against A"], &rows));
+    let cord = one.tissue("cord").zip(other.tissue("cord"));
+    if let Some((x, y)) = cord {
+        out.text(&format!(
+            "B's SNR in the cord must grow by {:.0} % to be A's; its time alone would ask for {:.0} %.",
+            100.0 * (x.snr / y.snr - 1.0),
+            100.0 * snr_to_win_back(saving)
+        ));
+    }
+    out.json(&serde_json::json!({
+        "a": { "name": a, "worth": one }, "b": { "name": b, "worth": other },
+        "saving": saving, "snr_to_win_back_of_time": snr_to_win_back(saving), "tissues": tissues,
+    }))?;
     Ok(Outcome::Done)
 }

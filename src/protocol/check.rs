@@ -34,6 +34,18 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
             let (at, message) = text.split_once(": ").unwrap_or(("sequence", &text));
             key(at, message.to_owned())
         })?;
+        let played = sequence.acceleration;
+        if let Some(needed) = file.scan.acceleration
+            && (needed.pe1, needed.pe2) != (played.pe1, played.pe2)
+        {
+            return Err(key(
+                "scan.acceleration",
+                format!(
+                    "{}x{}, but sequence.acceleration is {}x{}; make them equal, or leave out scan.acceleration",
+                    needed.pe1, needed.pe2, played.pe1, played.pe2
+                ),
+            ));
+        }
     }
     file.handoff
         .check()

@@ -18,6 +18,16 @@ pub enum ProtocolError {
         /// Names that exist.
         known: String,
     },
+    /// A protocol that says nothing of the scan is asked how long it takes.
+    #[error(
+        "protocol {protocol} has no [sequence] table: it is only a reconstruction; with a sequence: {known}"
+    )]
+    NoSequence {
+        /// Which.
+        protocol: String,
+        /// Names that have one.
+        known: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the protocol file: {reason}: {path}")]
     Unreadable {

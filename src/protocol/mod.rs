@@ -12,7 +12,7 @@ pub mod registry;
 pub mod schema;
 
 pub use error::ProtocolError;
-pub use registry::{Registry, Shipped};
+pub use registry::{Exam, Registry, Shipped};
 pub use schema::{DevicePrefs, OnFrameError, PipelineParams, ProtocolFile, ScanRequirements};
 
 /// A protocol that was parsed and is consistent in itself.
@@ -66,6 +66,20 @@ impl Protocol {
             protocol: self.name.clone(),
             message: e.to_string(),
         })
+    }
+
+    /// What the scanner plays.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoSequence`] if the protocol is only a reconstruction.
+    pub fn sequence(&self) -> Result<&crate::sequence::SequenceParams, ProtocolError> {
+        self.file
+            .sequence
+            .as_ref()
+            .ok_or_else(|| ProtocolError::NoSequence {
+                protocol: self.name.clone(),
+                known: Registry.names_with_sequence().join(", "),
+            })
     }
 
     /// Name, fingerprint and overlays in one line, for the provenance of an image.

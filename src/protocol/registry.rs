@@ -30,7 +30,41 @@ pub const SHIPPED: &[Shipped] = shipped![
     "spine_t1_tse_r2",
     "grappa_r4",
     "cg_sense",
+    "lumbar_sag_t1_standard",
+    "lumbar_sag_t1_fast",
+    "lumbar_sag_t2_standard",
+    "lumbar_sag_t2_fast",
+    "lumbar_sag_stir_standard",
+    "lumbar_sag_stir_fast",
+    "lumbar_sag_t2fs_standard",
+    "lumbar_sag_t2fs_fast",
+    "lumbar_ax_t2_standard",
+    "lumbar_ax_t2_fast",
+    "lumbar_sag_t2_dixon",
+    "lumbar_3d_t2_standard",
+    "lumbar_3d_t2_fast",
+    "cervical_sag_t1_standard",
+    "cervical_sag_t1_fast",
+    "cervical_sag_t2_standard",
+    "cervical_sag_t2_fast",
+    "cervical_sag_stir_standard",
+    "cervical_sag_stir_fast",
+    "cervical_ax_t2star_standard",
+    "cervical_ax_t2star_fast",
 ];
+
+/// Exams that ship inside the binary.
+const EXAMS: &str = include_str!("../../protocols/exams.toml");
+
+/// An examination: protocols, one after the other.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exam {
+    /// One line for people.
+    pub title: String,
+    /// Names of protocols, in order.
+    pub protocols: Vec<String>,
+}
 
 /// Where protocols are found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +74,26 @@ impl Registry {
     /// The shipped protocols, `default` first.
     pub fn shipped(self) -> &'static [Shipped] {
         SHIPPED
+    }
+
+    /// Names of the shipped protocols that say what the scanner plays.
+    pub fn names_with_sequence(self) -> Vec<&'static str> {
+        SHIPPED
+            .iter()
+            .filter(|s| s.text.contains("\n[sequence]\n"))
+            .map(|s| s.name)
+            .collect()
+    }
+
+    /// The examinations of `protocols/exams.toml`, by name.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Syntax`] if the file is broken; a test says that it is not.
+    pub fn exams(self) -> Result<std::collections::BTreeMap<String, Exam>, ProtocolError> {
+        toml::from_str(EXAMS).map_err(|e| ProtocolError::Syntax {
+            protocol: "exams".to_owned(),
+            message: super::overlay::one_line(&e.to_string()),
+        })
     }
 
     /// Finds a shipped protocol by its stem and by nothing else: for names from the network.

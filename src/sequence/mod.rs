@@ -11,6 +11,7 @@ mod order;
 mod params;
 mod signal;
 mod timing;
+mod words;
 mod worth;
 
 pub use error::SequenceError;
@@ -22,7 +23,7 @@ pub use params::{
 };
 pub use signal::{Recovery, Train};
 pub use timing::Timing;
-pub use worth::{REFERENCE_TISSUES, ReferenceTissue, Worth, snr_to_win_back};
+pub use worth::{REFERENCE_TISSUES, ReferenceTissue, TissueWorth, Worth, snr_to_win_back};
 
 #[cfg(test)]
 mod tests;

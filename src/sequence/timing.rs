@@ -81,7 +81,7 @@ impl Timing {
                 tr_ms: params.tr_ms,
                 slice_ms,
                 fitting,
-                nearest_tr_ms: (ti_ms + per as f64 * slice_ms).ceil(),
+                nearest_tr_ms: (ti_ms + per as f64 * slice_ms - 1e-6).ceil(),
                 or_concatenations: match fitting {
                     0 => String::new(),
                     n => format!(", or concatenations = {}", params.n_slices.div_ceil(n)),
@@ -297,20 +297,20 @@ fn echoes(p: &SequenceParams) -> Result<(), SequenceError> {
             }
         }
     };
-    // NaN is not below.
-    if !(readout_ms <= room_ms) {
+    if readout_ms > room_ms + 1e-9 {
         let missing = (readout_ms - room_ms) / if key == "te_ms" { 2.0 } else { 1.0 };
         return Err(SequenceError::Readout {
             bandwidth: p.bandwidth_hz_per_pixel,
             readout_ms,
             room_ms: room_ms.max(0.0),
             nearest_bandwidth: if room_ms > 0.0 {
-                (p.bandwidth_hz_per_pixel * readout_ms / room_ms).ceil()
+                (p.bandwidth_hz_per_pixel * readout_ms / room_ms - 1e-6).ceil()
             } else {
                 f64::INFINITY
             },
             key,
-            nearest_ms: ((missing_at + missing) * 100.0).ceil() / 100.0,
+            // Rounded up, but not by the last bit.
+            nearest_ms: ((missing_at + missing) * 100.0 - 1e-6).ceil() / 100.0,
         });
     }
     if p.kind == Kind::Tse {
