@@ -56,14 +56,14 @@ impl Timing {
         let ti_ms = params.ti_ms.unwrap_or(0.0);
         let room_ms = params.tr_ms - ti_ms;
         if let Some(ti_ms) = params.ti_ms
-            && !(ti_ms > 0.0 && room_ms >= slice_ms)
+            && !(ti_ms > 0.0 && room_ms + 1e-6 >= slice_ms)
             && params.tr_ms > slice_ms
         {
             return Err(SequenceError::InversionTime {
                 ti_ms,
                 tr_ms: params.tr_ms,
                 slice_ms,
-                longest_ms: params.tr_ms - slice_ms,
+                longest_ms: ((params.tr_ms - slice_ms) * 10.0 + 1e-6).floor() / 10.0,
             });
         }
         // A part in a million: a TR computed from the slices must fit them.
