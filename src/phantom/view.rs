@@ -389,7 +389,10 @@ mod tests {
         for (k, real) in real.into_iter().enumerate() {
             let mean = rows.iter().map(|r| r[k]).sum::<f32>() / n;
             let sd = (rows.iter().map(|r| (r[k] - mean).powi(2)).sum::<f32>() / n).sqrt();
-            assert!((mean - real).abs() < sd.max(0.03), "{k}: {mean} +- {sd}, real {real}");
+            assert!(
+                (mean - real).abs() < sd.max(0.03),
+                "{k}: {mean} +- {sd}, real {real}"
+            );
         }
     }
 }

@@ -231,7 +231,7 @@ fn width(order: &Order, echoes: &[f64]) -> f64 {
         re.hypot(im)
     };
     let half = value(0.0) / 2.0;
-    if !(half > 0.0) {
+    if half.is_nan() || half <= 0.0 {
         return UNIFORM_FWHM_PX;
     }
     let cross = |sign: f64| {
