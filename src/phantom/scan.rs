@@ -258,29 +258,35 @@ fn rotated(mut v: [f64; 3], deg: [f64; 3]) -> [f64; 3] {
 
 /// First and last readouts of slices, repetitions and the measurement.
 fn set_flags(readouts: &mut [Acquisition]) {
-    let frame = |h: &AcquisitionHeader| {
-        let i = &h.idx;
-        (i.repetition, i.set, i.phase, i.contrast, i.average, i.slice)
-    };
-    // A separate calibration scan is over before its slices' imaging lines begin; embedded lines belong to them.
-    let mut seen = std::collections::BTreeSet::new();
-    for a in readouts.iter_mut() {
-        if seen.insert(frame(&a.head)) {
-            a.head.set(Flag::FirstInSlice);
-        }
-    }
-    seen.clear();
+    set_slice_flags(readouts.iter_mut().map(|a| &mut a.head));
     let mut repetitions = std::collections::BTreeSet::new();
     for a in readouts.iter_mut().rev() {
-        if seen.insert(frame(&a.head)) {
-            a.head.set(Flag::LastInSlice);
-        }
         if repetitions.insert(a.head.idx.repetition) {
             a.head.set(Flag::LastInRepetition);
         }
     }
     if let Some(last) = readouts.last_mut() {
         last.head.set(Flag::LastInMeasurement);
+    }
+}
+
+/// First and last readouts of each slice of a frame. A separate calibration scan is over before its slices' imaging
+/// lines begin; embedded lines belong to them.
+pub(super) fn set_slice_flags<'a>(heads: impl Iterator<Item = &'a mut AcquisitionHeader>) {
+    let frame = |h: &AcquisitionHeader| {
+        let i = &h.idx;
+        (i.repetition, i.set, i.phase, i.contrast, i.average, i.slice)
+    };
+    let mut last = BTreeMap::new();
+    for head in heads {
+        let key = frame(head);
+        if !last.contains_key(&key) {
+            head.set(Flag::FirstInSlice);
+        }
+        last.insert(key, head);
+    }
+    for head in last.into_values() {
+        head.set(Flag::LastInSlice);
     }
 }
 
