@@ -192,6 +192,7 @@ impl Pools {
 
     /// Adds this plane's part to the readouts `[coil][shot, sample]`. `depth` is the plane's place along pe2, in parts
     /// of the encoded slab, and `share` its part of the whole.
+    #[allow(clippy::too_many_arguments)] // one plane, all of it
     pub(super) fn add(
         &self,
         play: &Play,
@@ -417,7 +418,7 @@ impl Field {
             .into_par_iter()
             .map(|i| {
                 let p = fine.at((i / n[1]) as f64 / per[0], (i % n[1]) as f64 / per[1]);
-                let q = pose.into_body(p);
+                let q = pose.to_body(p);
                 #[allow(clippy::cast_possible_truncation)] // storage precision
                 let pair = (
                     (f64::from(body.field_ppm(q.map(|v| v as f32))) * play.hz_per_ppm) as f32,
@@ -499,10 +500,10 @@ impl<M: Matter + ?Sized> Sampler<'_, M> {
                     y as f64 + across,
                 );
                 let mut p = self.fine.at(sy, sx);
-                for i in 0..3 {
-                    p[i] += depth * self.slice[i];
-                }
-                let q = self.pose.into_body(p);
+                p.iter_mut()
+                    .zip(self.slice)
+                    .for_each(|(p, s)| *p += depth * s);
+                let q = self.pose.to_body(p);
                 #[allow(clippy::cast_possible_truncation)] // storage precision
                 let v = self.body.at(q.map(|v| v as f32));
                 if v.pd <= 0.0 {

@@ -197,7 +197,7 @@ impl Pose {
     }
 
     /// Place in the anatomy of a place in the scanner.
-    pub(super) fn into_body(&self, p: [f64; 3]) -> [f64; 3] {
+    pub(super) fn to_body(&self, p: [f64; 3]) -> [f64; 3] {
         let d: [f64; 3] = std::array::from_fn(|i| p[i] - self.centre[i] - self.shift[i]);
         std::array::from_fn(|i| {
             self.centre[i] + (0..3).map(|k| self.rotation[i][k] * d[k]).sum::<f64>()
@@ -219,7 +219,7 @@ mod tests {
             assert!((at.csf - 1.0).norm() < 1e-12);
         }
         let pose = Pose::new(&MotionParams::none(), [1.0, 2.0, 3.0], 3, 1);
-        for (a, b) in pose.into_body([9.0, 8.0, 7.0]).iter().zip([9.0, 8.0, 7.0]) {
+        for (a, b) in pose.to_body([9.0, 8.0, 7.0]).iter().zip([9.0, 8.0, 7.0]) {
             assert!((a - b).abs() < 1e-12);
         }
     }
@@ -236,16 +236,16 @@ mod tests {
         for series in 1..30 {
             let pose = Pose::new(&p, centre, 7, series);
             assert_ne!(pose, Pose::new(&p, centre, 8, series));
-            let moved = pose.into_body(centre);
+            let moved = pose.to_body(centre);
             for (a, b) in moved.iter().zip(centre) {
                 assert!((a - b).abs() < 5.0 * 1.8, "{moved:?}");
             }
             // A rotation keeps lengths.
-            let far = pose.into_body([100.0, 50.0, 10.0]);
+            let far = pose.to_body([100.0, 50.0, 10.0]);
             let d2: f64 = far.iter().zip(moved).map(|(a, b)| (a - b).powi(2)).sum();
             assert!((d2.sqrt() - 100.0).abs() < 1e-9);
         }
-        let still = Pose::new(&p, centre, 7, 0).into_body([1.0, 2.0, 3.0]);
+        let still = Pose::new(&p, centre, 7, 0).to_body([1.0, 2.0, 3.0]);
         for (a, b) in still.iter().zip([1.0, 2.0, 3.0]) {
             assert!((a - b).abs() < 1e-12);
         }

@@ -248,7 +248,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
                     .map(|(i, head)| {
                         let i = start + i;
                         self.readout(
-                            head.clone(),
+                            *head,
                             &signal[slots[i].slice],
                             place[i],
                             &factor,
