@@ -5,7 +5,7 @@
 //! trigonometric polynomials whose products with the object are exact shifts of those transforms, and true images are
 //! direct sums.
 
-mod acquire;
+pub mod acquire;
 mod coils;
 mod matter;
 mod noise;
@@ -18,9 +18,6 @@ mod signal;
 pub mod spine;
 pub mod view;
 
-pub use acquire::{
-    AcquireParams, CoilArray, Loop, Matter, MotionParams, Placement, Raster, Scan, ScanTruth,
-};
 pub use matter::{Material, Structure, Tissue, Voxel};
 pub use params::{CalibrationLines, Object, PhantomError, Plane, Sampling, Simulate};
 pub use scan::{Simulated, simulate};

@@ -455,7 +455,7 @@ impl Field {
 }
 
 /// Transmit field, smooth: stronger in the middle of the body, weaker to one side, 0.8 to 1.2 at spread 1.
-fn b1_at(p: [f64; 3], centre: [f64; 3], spread: f64) -> f64 {
+pub(super) fn b1_at(p: [f64; 3], centre: [f64; 3], spread: f64) -> f64 {
     let r2 = ((p[0] - centre[0]) / 220.0).powi(2) + ((p[1] - centre[1]) / 180.0).powi(2);
     let tilt = 0.06 * ((p[0] - centre[0]) / 150.0).tanh()
         - 0.06 * ((p[2] - centre[2]) / 200.0).powi(2).min(1.0);

@@ -8,15 +8,19 @@ mod basis;
 mod coils;
 mod fourier;
 mod kspace;
+mod maps;
 mod motion;
 mod scan;
 mod signals;
+mod subject;
 #[cfg(test)]
 mod tests;
 
 pub use coils::{CoilArray, Loop, Placement, Raster};
+pub use maps::{Block, CtParams, TissueMaps, ct, noise_std, tissue_maps, with_noise};
 pub use motion::MotionParams;
 pub use scan::{Scan, ScanTruth};
+pub use subject::Subject;
 
 use serde::{Deserialize, Serialize};
 

@@ -13,7 +13,7 @@ use super::coils::{CoilArray, Placement};
 use super::fourier::Middle;
 use super::kspace::{self, Plane, Play, Pools, Shot, Space};
 use super::motion::{Motion, Pose};
-use super::{AcquireParams, Matter, signals};
+use super::{AcquireParams, Block, Matter, signals};
 use crate::data::NoiseCovariance;
 use crate::phantom::noise::{self, Rng};
 use crate::phantom::{CalibrationLines, PhantomError};
@@ -151,6 +151,26 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
     /// The coils.
     pub fn array(&self) -> &CoilArray {
         &self.array
+    }
+
+    /// Voxels of all images; slices of a stack are a block whose slices may have gaps.
+    pub fn block(&self) -> Block {
+        let s = self.sequence;
+        let [px, py, pz] = s.pixel_mm();
+        let matrix = self.image_matrix();
+        let n = s.n_slices;
+        // The middle of the stack against that of slice n/2.
+        let offset = if s.is_3d() {
+            0.0
+        } else {
+            ((n / 2) as f64 - (n as f64 - 1.0) / 2.0) * s.slice_pitch_mm()
+        };
+        Block {
+            matrix,
+            voxel_mm: [if s.is_3d() { pz } else { s.slice_pitch_mm() }, py, px],
+            centre_mm: std::array::from_fn(|i| self.centre_mm[i] + offset * self.space.slice[i]),
+            axes: [self.space.slice, self.space.phase, self.space.read],
+        }
     }
 
     /// Noise covariance of imaging samples, at their dwell time.
