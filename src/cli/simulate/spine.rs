@@ -216,7 +216,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Fault> {
     std::fs::rename(&part, path).map_err(|e| io("cannot write", path, &e))
 }
 
-/// A CT of the examined part: 0.8 mm pixels, slices of 1 mm.
+/// A CT of the examined part: pixels and slices of 1 mm.
 fn write_ct(
     subject: &Subject,
     header: &ismrmrd::Header,
@@ -224,8 +224,8 @@ fn write_ct(
     path: &Path,
 ) -> Result<(), Fault> {
     let block = Block {
-        matrix: [220, 320, 320],
-        voxel_mm: [1.0, 0.8, 0.8],
+        matrix: [220, 240, 240],
+        voxel_mm: [1.0, 1.0, 1.0],
         centre_mm: subject.centre_mm(),
         axes: [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]],
     };

@@ -255,9 +255,13 @@ impl Pools {
         array.maps(&self.raster)
     }
 
-    /// A coil that receives evenly, for the truth.
+    /// A coil that receives evenly within the encoded field of view and nothing from outside, for the truth.
     pub(super) fn even_map(&self) -> Vec<Complex32> {
-        vec![Complex32::ONE; self.raster.n[0] * self.raster.n[1]]
+        let [total, columns] = self.raster.n;
+        let first = total / 2 - self.rows / 2;
+        let mut map = vec![Complex32::ZERO; total * columns];
+        map[first * columns..(first + self.rows) * columns].fill(Complex32::ONE);
+        map
     }
 
     /// Phase along the readout of the pools whose frequency is not water's.
@@ -484,6 +488,7 @@ impl<M: Matter + ?Sized> Sampler<'_, M> {
         let mut rng = Rng::new(self.seed, y as u64);
         let count = self.depths.len();
         let wall_mm = f64::from(self.body.extent_mm()[1][0]) + 45.0;
+        let [low, high] = self.body.extent_mm()[2].map(f64::from);
         let materials = self.body.materials();
         for x in 0..nx {
             let first = if count > 1 { rng.uniform() } else { 0.5 };
@@ -504,6 +509,10 @@ impl<M: Matter + ?Sized> Sampler<'_, M> {
                     .zip(self.slice)
                     .for_each(|(p, s)| *p += depth * s);
                 let q = self.pose.to_body(p);
+                // Head and feet go on beyond the part of the body that coils hear.
+                if q[2] < low || q[2] > high {
+                    continue;
+                }
                 #[allow(clippy::cast_possible_truncation)] // storage precision
                 let v = self.body.at(q.map(|v| v as f32));
                 if v.pd <= 0.0 {

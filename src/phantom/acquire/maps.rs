@@ -332,12 +332,12 @@ pub fn ct<M: Matter + ?Sized>(body: &M, block: &Block, params: &CtParams) -> Vec
             for (i, v) in slice.iter_mut().enumerate() {
                 let (y, x) = ((i / nx) as f64, (i % nx) as f64);
                 let first = rng.uniform();
-                *v = (0..6)
+                *v = (0..4)
                     .map(|j| {
                         let part =
-                            |k: f64| (f64::from(j) * k / 6.0 + first * (1.0 + k)).fract() - 0.5;
-                        let p = block.at([z as f64 + part(1.0), y + part(5.0), x + part(2.0)]);
-                        body.at(p.map(|v| v as f32)).hu / 6.0
+                            |k: f64| (f64::from(j) * k / 4.0 + first * (1.0 + k)).fract() - 0.5;
+                        let p = block.at([z as f64 + part(1.0), y + part(3.0), x + part(2.0)]);
+                        body.at(p.map(|v| v as f32)).hu / 4.0
                     })
                     .sum();
             }
