@@ -17,6 +17,7 @@ mod messages;
 mod read_any_file;
 mod recon_a_file;
 mod recon_on_a_card;
+mod scan_a_spine;
 mod serve_a_scanner;
 mod shipped_protocols;
 mod support;

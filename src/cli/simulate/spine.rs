@@ -16,7 +16,7 @@ use crate::data::{
 };
 use crate::handoff::{self, HandoffParams, Quantity};
 use crate::phantom::acquire::{self, AcquireParams, Block, CtParams, Matter, Subject, TissueMaps};
-use crate::phantom::spine::{Pathology, Patient, Region, Request};
+use crate::phantom::spine::{Pathology, Patient, Request};
 use crate::protocol::{Registry, overlay, schema};
 use crate::sequence::{self, SequenceParams};
 
@@ -61,13 +61,6 @@ fn asked(args: &Args, protocol: &str) -> Result<(SequenceParams, AcquireParams),
     Ok((sequence, params))
 }
 
-fn region(s: &SequenceParams) -> Region {
-    match s.region {
-        sequence::Region::Lumbar => Region::Lumbar,
-        sequence::Region::Cervical => Region::Cervical,
-    }
-}
-
 fn pathology(args: &Args) -> Result<Vec<Pathology>, Fault> {
     args.pathology
         .iter()
@@ -100,7 +93,7 @@ pub(super) fn scan(
     }
     let (sequence, params) = asked(args, protocol)?;
     let patient = Patient::draw(&Request {
-        region: region(&sequence),
+        region: sequence.region,
         seed: args.seed,
         pathology: pathology(args)?,
         ..Request::default()
@@ -431,12 +424,12 @@ fn sample(args: &Args, seed: u64, findings: &[Pathology], path: &Path) -> Result
     let sequences = drawn(args, seed)?;
     let first = &sequences[0];
     let pathology = if findings.is_empty() {
-        Pathology::random(region(first), seed)
+        Pathology::random(first.region, seed)
     } else {
         findings.to_vec()
     };
     let patient = Patient::draw(&Request {
-        region: region(first),
+        region: first.region,
         seed,
         pathology,
         ..Request::default()

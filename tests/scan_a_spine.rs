@@ -1,0 +1,162 @@
+//! A patient who does not exist, scanned with a protocol: what comes out of the reconstruction is the truth, and noise.
+//!
+//! Promised to: whoever trains, tests or compares with simulated scans, and relies on what the simulator says is true.
+
+use cauda::metrics::{Pair, compare};
+use cauda::phantom::acquire::{AcquireParams, MotionParams, Scan, Subject};
+use cauda::phantom::spine::{Patient, Request};
+use cauda::sequence::{AccelerationParams, PhaseDirection, SequenceParams};
+use num_complex::Complex32;
+
+use crate::support::{cauda_in, npy};
+
+const SEQUENCE: &str = r#"
+schema = 1
+title = "small sagittal T2w"
+intended_use = "research"
+[sequence]
+phase = "anterior_posterior"
+matrix = [96, 96]
+phase_oversampling = 0.5
+n_slices = 2
+acceleration = { pe1 = 2, acs_pe1 = 24 }
+"#;
+
+const QUIET: &str = "--set acquire.snr=200 --set acquire.n_coils=8 --set acquire.n_depths=3 \
+    --set acquire.motion.pulsation=0 --set acquire.motion.respiration_mm=0 --set acquire.motion.drift_mm=0";
+
+#[test]
+fn a_scanned_spine_comes_back_as_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("p.toml"), SEQUENCE).unwrap();
+    for line in [
+        format!("simulate -o scan.h5 --protocol p.toml --seed 4 {QUIET} --truth truth.h5"),
+        "recon scan.h5 -o image.npy".to_owned(),
+    ] {
+        let made = cauda_in(dir.path(), &line);
+        assert_eq!(
+            made.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    }
+    assert!(dir.path().join("truth.h5").exists() && dir.path().join("truth.json").exists());
+
+    let sequence = SequenceParams {
+        phase: PhaseDirection::AnteriorPosterior,
+        matrix: [96, 96],
+        phase_oversampling: 0.5,
+        n_slices: 2,
+        acceleration: AccelerationParams {
+            pe1: 2,
+            acs_pe1: 24,
+            ..AccelerationParams::default()
+        },
+        ..SequenceParams::default()
+    };
+    let params = AcquireParams {
+        snr: 200.0,
+        n_coils: 8,
+        n_depths: 3,
+        seed: 4,
+        motion: MotionParams::none(),
+        ..AcquireParams::default()
+    };
+    let patient = Patient::draw(&Request {
+        seed: 4,
+        ..Request::default()
+    })
+    .unwrap();
+    let subject = Subject::new(patient, 3.0);
+    let truth = Scan::plan(&subject, &sequence, &params, "test")
+        .unwrap()
+        .run(true, |_| Ok::<(), std::convert::Infallible>(()))
+        .unwrap()
+        .unwrap();
+    // In units of noise, an image that is combined at its best is signal times the ratio of a unit signal.
+    let expected: Vec<Complex32> = truth
+        .images
+        .iter()
+        .zip(&truth.snr_of_unit)
+        .map(|(v, s)| Complex32::new(v.norm() * s, 0.0))
+        .collect();
+    let image = npy(&dir.path().join("image.npy"));
+    let nrmse = |reference: &[Complex32]| {
+        compare(&Pair {
+            shape: [2, 96, 96],
+            reference,
+            test: &image.values,
+            is_magnitude: true,
+        })
+        .unwrap()
+        .quality
+        .nrmse
+    };
+    let error = nrmse(&expected);
+    assert!(error < 0.12, "NRMSE {error}");
+    // Twins: the slices exchanged, and another gain.
+    let mut twin = expected.clone();
+    twin.rotate_left(96 * 96);
+    assert!(nrmse(&twin) > 2.0 * error);
+    let louder: Vec<Complex32> = expected.iter().map(|v| v * 1.4).collect();
+    assert!(nrmse(&louder) > 1.5 * error, "{} {error}", nrmse(&louder));
+}
+
+#[test]
+fn a_data_set_goes_on_where_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |n: usize| -> serde_json::Value {
+        let made = cauda_in(
+            dir.path(),
+            &format!("simulate -o set --dataset {n} --slab 1 --seed 9 --json"),
+        );
+        assert_eq!(
+            made.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        serde_json::from_slice(&made.stdout).unwrap()
+    };
+    assert_eq!(run(1)["made"], 1);
+    let first = dir.path().join("set/shard_0000/sample_000000.h5");
+    let before = std::fs::metadata(&first).unwrap().modified().unwrap();
+    let result = run(2);
+    assert_eq!(
+        (result["made"].as_u64(), result["there"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(
+        std::fs::metadata(&first).unwrap().modified().unwrap(),
+        before
+    );
+    assert!(dir.path().join("set/shard_0000/sample_000001.h5").exists());
+}
+
+#[test]
+fn a_scan_that_cannot_be_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("p.toml"), SEQUENCE).unwrap();
+    for (line, words) in [
+        (
+            "simulate -o a.h5 --protocol p.toml --set sequence.tr_ms=100",
+            "tr_ms",
+        ),
+        (
+            "simulate -o a.h5 --protocol p.toml --pathology nothing@L4",
+            "pathology",
+        ),
+        (
+            "simulate -o a.h5 --protocol p.toml --set acquire.n_coil=3",
+            "n_coil",
+        ),
+        ("simulate -o a.h5 --protocol default", "[sequence]"),
+    ] {
+        let made = cauda_in(dir.path(), line);
+        let text = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert_eq!(made.status.code(), Some(2), "{line}: {text}");
+        assert!(text.contains(words), "{line}: {text}");
+        assert!(!dir.path().join("a.h5").exists());
+    }
+}
