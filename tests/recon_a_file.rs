@@ -219,7 +219,7 @@ fn a_plan_says_what_recon_does() {
 #[test]
 fn the_demonstration_runs_from_anywhere() {
     let dir = tempfile::tempdir().unwrap();
-    let output = cauda_in(dir.path(), "demo --json");
+    let output = cauda_in(dir.path(), "demo --slices 1 --json");
     assert_eq!(
         output.status.code(),
         Some(0),
@@ -227,6 +227,9 @@ fn the_demonstration_runs_from_anywhere() {
         String::from_utf8_lossy(&output.stderr)
     );
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for series in result["pair"].as_array().unwrap() {
+        assert_eq!(series["images"], 1, "{series}");
+    }
     let error = result["quality"]["nrmse"].as_f64().unwrap();
     assert!(
         error < 0.056,
@@ -239,7 +242,8 @@ fn the_demonstration_runs_from_anywhere() {
             "images.h5",
             "images.nii.gz",
             "images.png",
-            "scan.h5"
+            "scan.h5",
+            "spine.png"
         ]
     );
 }

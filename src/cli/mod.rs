@@ -63,7 +63,7 @@ enum Command {
     Phantom(phantom::Args),
     /// Simulates a scan with known truth
     Simulate(simulate::Args),
-    /// Reconstructs a small real scan that ships with the program
+    /// Scans a digital patient over loopback, and reconstructs a small real scan
     Demo(demo::Args),
     /// Serves scanners: k-space streams in, images go back while the scan runs
     Serve(serve::Args),

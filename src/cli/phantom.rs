@@ -200,7 +200,13 @@ fn describe(patient: &Patient) -> String {
     )
 }
 
-fn write_png(path: &Path, width: usize, height: usize, pixels: &[u8]) -> Result<(), Fault> {
+/// Writes an RGB picture, whole or not at all.
+pub(super) fn write_png(
+    path: &Path,
+    width: usize,
+    height: usize,
+    pixels: &[u8],
+) -> Result<(), Fault> {
     let bad = |e: png::EncodingError| {
         Fault::new(
             FaultKind::Io,

@@ -18,8 +18,8 @@ pub struct Plane {
     pub down: [f32; 3],
     /// Direction of the columns, unit length.
     pub across: [f32; 3],
-    /// Pixel, mm.
-    pub pixel_mm: f32,
+    /// Width and height of the picture, mm.
+    pub fov_mm: f32,
 }
 
 /// What is shown.
@@ -50,8 +50,8 @@ impl Show {
 pub fn planes(patient: &Patient) -> Vec<Plane> {
     let c = patient.stack_centre_mm();
     let (sagittal, axial, side, level, down) = match patient.draft().region {
-        Region::Lumbar => (0.8, 0.5, 17.0, 6, 21.0),
-        Region::Cervical => (0.62, 0.36, 13.0, 4, 8.0),
+        Region::Lumbar => (270.0, 165.0, 17.0, 6, 21.0),
+        Region::Cervical => (220.0, 135.0, 13.0, 4, 8.0),
     };
     let mut out: Vec<Plane> = [
         ("middle", 0.0),
@@ -63,7 +63,7 @@ pub fn planes(patient: &Patient) -> Vec<Plane> {
         centre_mm: [c[0] + x, c[1], c[2]],
         down: [0.0, 0.0, -1.0],
         across: [0.0, 1.0, 0.0],
-        pixel_mm: sagittal,
+        fov_mm: sagittal,
     })
     .into();
     if let Some((o, w)) = patient.disc_frame(level) {
@@ -75,7 +75,7 @@ pub fn planes(patient: &Patient) -> Vec<Plane> {
                 centre_mm: [0, 1, 2].map(|k| o[k] + up * w[k] + 14.0 * down_dir[k]),
                 down: down_dir,
                 across: [1.0, 0.0, 0.0],
-                pixel_mm: axial,
+                fov_mm: axial,
             });
         }
     }
@@ -84,7 +84,7 @@ pub fn planes(patient: &Patient) -> Vec<Plane> {
         centre_mm: [c[0], c[1] - 12.0, c[2]],
         down: [0.0, 0.0, -1.0],
         across: [1.0, 0.0, 0.0],
-        pixel_mm: sagittal,
+        fov_mm: sagittal,
     });
     out
 }
@@ -209,6 +209,7 @@ pub fn pictures(
         }
     };
     let half = n as f32 / 2.0;
+    let pixel_mm = plane.fov_mm / n as f32;
     let rows: Vec<Vec<f32>> = (0..n)
         .into_par_iter()
         .map(|row| {
@@ -216,8 +217,8 @@ pub fn pictures(
             for column in 0..n {
                 for (dy, dx) in [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)] {
                     let (a, b) = (
-                        (row as f32 + dy - half) * plane.pixel_mm,
-                        (column as f32 + dx - half) * plane.pixel_mm,
+                        (row as f32 + dy - half) * pixel_mm,
+                        (column as f32 + dx - half) * pixel_mm,
                     );
                     let p = [0, 1, 2]
                         .map(|k| plane.centre_mm[k] + a * plane.down[k] + b * plane.across[k]);

@@ -1,39 +1,26 @@
-//! `cauda demo`: a small real scan that ships inside the program, from k-space to pictures.
+//! The real scan that ships inside the program, from k-space to pictures.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use num_complex::Complex32;
 
-use super::recon::{Bar, deliveries, describe, json};
-use super::{Outcome, output::Output};
+use super::super::output::Output;
+use super::super::recon::{Bar, deliveries, describe, json};
+use super::{Args, io};
 use crate::data::{Fault, FaultKind, ReconImage};
 use crate::metrics::{Comparison, Pair, compare};
 use crate::pipeline::{FileJob, recon_file};
 use crate::protocol::Registry;
 use crate::source::{self, OpenOptions};
 
-/// Arguments of `cauda demo`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "out/demo")]
-    out: PathBuf,
-    /// Threads in all; the default is every core
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
 /// T2w RARE of a mouse's head and neck, 9 slices, 72 of 96 lines: see tests/data/README.md.
-const SCAN: &[u8] = include_bytes!("../../tests/data/demo_mouse_pf.h5");
+const SCAN: &[u8] = include_bytes!("../../../tests/data/demo_mouse_pf.h5");
 /// Magnitudes of the fully sampled scan by another program, u16 `[slice, y, x]`, NumPy.
-const REFERENCE: &[u8] = include_bytes!("../../tests/data/demo_mouse_full.npy");
+const REFERENCE: &[u8] = include_bytes!("../../../tests/data/demo_mouse_full.npy");
 
-pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
-    std::fs::create_dir_all(&args.out).map_err(|e| io("cannot make the folder", &args.out, &e))?;
+/// Reconstructs it from its file and compares with the full scan.
+pub(super) fn run(args: &Args, out: &Output) -> Result<serde_json::Value, Fault> {
     let scan = args.out.join("scan.h5");
     place(&scan)?;
 
@@ -79,8 +66,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     if let Some(map) = value.as_object_mut() {
         map.insert("quality".to_owned(), serde_json::json!(quality));
     }
-    out.json(&value)?;
-    Ok(Outcome::Done)
+    Ok(value)
 }
 
 /// Puts the scan beside the results, so that it can be reconstructed by hand too.
@@ -89,14 +75,6 @@ fn place(path: &Path) -> Result<(), Fault> {
     file.write_all(SCAN)
         .map_err(|e| io("cannot write", path, &e))?;
     Ok(source::persist(file, path)?)
-}
-
-fn io(what: &str, path: &Path, e: &std::io::Error) -> Fault {
-    Fault::new(
-        FaultKind::Io,
-        "cli",
-        format!("{what}: {e}: {}", path.display()),
-    )
 }
 
 /// Compares magnitudes; `None` if the images have another matrix than the reference.
