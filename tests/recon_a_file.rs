@@ -219,7 +219,10 @@ fn a_plan_says_what_recon_does() {
 #[test]
 fn the_demonstration_runs_from_anywhere() {
     let dir = tempfile::tempdir().unwrap();
-    let output = cauda_in(dir.path(), "demo --slices 1 --json");
+    let output = cauda_in(
+        dir.path(),
+        "demo --slices 1 --set sequence.matrix=[96,80] --json",
+    );
     assert_eq!(
         output.status.code(),
         Some(0),

@@ -18,6 +18,9 @@ pub struct Args {
     /// Slices of the simulated series; 15 is the protocol's own number
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=15))]
     slices: u8,
+    /// Lay one key over both protocols, for example sequence.matrix=[192,160]
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Seed of the digital patient
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,

@@ -131,8 +131,9 @@ fn series(
     number: u64,
     address: &str,
 ) -> Result<(Series, Vec<Image>), Fault> {
-    let overlay = format!("sequence.n_slices={}", args.slices);
-    let protocol = Registry.find(name, &[overlay])?;
+    let mut overlays = vec![format!("sequence.n_slices={}", args.slices)];
+    overlays.extend(args.set.iter().cloned());
+    let protocol = Registry.find(name, &overlays)?;
     let sequence = protocol.file.sequence.clone().ok_or_else(|| {
         Fault::new(
             FaultKind::Bug,
