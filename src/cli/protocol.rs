@@ -4,8 +4,10 @@ use clap::Subcommand;
 
 use super::{Outcome, output::Output, output::table};
 use crate::data::Fault;
+use crate::phantom::acquire::{AcquireParams, Scan, Subject};
+use crate::phantom::spine::{Patient, Request};
 use crate::protocol::{Protocol, ProtocolError, Registry, explain};
-use crate::sequence::{Timing, Worth, snr_to_win_back};
+use crate::sequence::{SequenceParams, Timing, Worth, snr_to_win_back};
 
 /// Arguments of `cauda protocol`.
 #[derive(Debug, clap::Args)]
@@ -66,7 +68,8 @@ enum Action {
         /// Name, file or exam
         #[arg(value_name = "B")]
         b: String,
-        /// Noise amplification of parallel imaging of A and of B, as `cauda recon` or a simulation measured it; else 1
+        /// Noise amplification of parallel imaging of A and of B, as `cauda recon` measured it; else that of the
+        /// simulator's standard array
         #[arg(long, num_args = 2, value_names = ["A", "B"])]
         gfactor: Option<Vec<f64>>,
         /// Print JSON
@@ -97,12 +100,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
         }
         Action::Explain { what, .. } => explain_keys(what.as_deref(), out),
         Action::Time { protocols, set, .. } => time(protocols, set, out),
-        Action::Compare { a, b, gfactor, .. } => {
-            let g = gfactor.as_deref().map_or([1.0, 1.0], |g| {
-                [0, 1].map(|i| g.get(i).copied().unwrap_or(1.0))
-            });
-            compare(a, b, g, out)
-        }
+        Action::Compare { a, b, gfactor, .. } => compare(a, b, gfactor.as_deref(), out),
     }
 }
 
@@ -215,11 +213,57 @@ fn minutes(seconds: f64) -> String {
     format!("{}:{:02}", whole / 60, whole % 60)
 }
 
+/// Noise amplification of a protocol's parallel imaging, and where it comes from.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+struct Gfactor {
+    /// Mean over the body in the middle slice.
+    mean: f64,
+    /// What 95 of 100 places of it do not exceed.
+    p95: f64,
+    source: &'static str,
+}
+
+/// By the sensitivities and the noise of the simulator's standard array on the patient of seed 1.
+fn gfactor(protocol: &Protocol) -> Result<Gfactor, Fault> {
+    let s = protocol.sequence()?;
+    if s.acceleration.pe1 * s.acceleration.pe2 <= 1 {
+        return Ok(Gfactor {
+            mean: 1.0,
+            p95: 1.0,
+            source: "not accelerated",
+        });
+    }
+    let patient = Patient::draw(&Request {
+        region: s.region,
+        seed: 1,
+        ..Request::default()
+    })?;
+    let subject = Subject::new(patient, s.field_strength_t);
+    let params = AcquireParams::default();
+    // Coils and pattern do not depend on how many slices and how fine.
+    let coarse = SequenceParams {
+        n_slices: 1,
+        concatenations: 1,
+        ..s.clone()
+    };
+    let scan = Scan::plan(&subject, &coarse, &params, &protocol.name)?;
+    let mut g: Vec<f32> = scan.gfactor([64, 64]);
+    g.retain(|g| *g > 0.0 && g.is_finite());
+    g.sort_by(f32::total_cmp);
+    let n = g.len().max(1);
+    Ok(Gfactor {
+        mean: g.iter().map(|g| f64::from(*g)).sum::<f64>() / n as f64,
+        p95: f64::from(g.get(n * 95 / 100).copied().unwrap_or(1.0)),
+        source: "simulated: standard array of 16 coils, patient of seed 1",
+    })
+}
+
 fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault> {
     let (mut rows, mut json, mut total_s) = (Vec::new(), Vec::new(), 0.0);
     for name in names {
         for protocol in parts(name, set)? {
             let t = planned(&protocol)?;
+            let g = gfactor(&protocol)?;
             rows.push(vec![
                 protocol.name.clone(),
                 minutes(t.scan_s),
@@ -228,14 +272,15 @@ fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault
                 t.n_shots.to_string(),
                 t.concatenations.to_string(),
                 format!("{} of {}", t.slices_per_concatenation, t.slices_fitting),
+                format!("{:.2} ({:.2})", g.mean, g.p95),
             ]);
             total_s += t.scan_s;
-            json.push(serde_json::json!({ "name": protocol.name, "timing": t }));
+            json.push(serde_json::json!({ "name": protocol.name, "timing": t, "gfactor": g }));
         }
     }
     if rows.len() > 1 {
         let mut last = vec!["all".to_owned(), minutes(total_s), format!("{total_s:.1}")];
-        last.resize(7, String::new());
+        last.resize(8, String::new());
         rows.push(last);
     }
     let head = [
@@ -246,13 +291,15 @@ fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault
         "shots",
         "concatenations",
         "slices per TR",
+        "g (95 %)",
     ];
     out.text(&table(&head, &rows));
+    out.text("g: mean over the body in the middle slice; simulated, standard array of 16 coils, patient of seed 1");
     out.json(&serde_json::json!({ "protocols": json, "total_s": total_s }))?;
     Ok(Outcome::Done)
 }
 
-fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome, Fault> {
+fn compare(a: &str, b: &str, given: Option<&[f64]>, out: &Output) -> Result<Outcome, Fault> {
     let (of_a, of_b) = (parts(a, &[])?, parts(b, &[])?);
     let total = |of: &[Protocol]| -> Result<f64, Fault> {
         of.iter().map(|p| planned(p).map(|t| t.scan_s)).sum()
@@ -270,10 +317,19 @@ fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome,
         out.json(&serde_json::json!({ "a": a, "b": b, "scan_s": seconds, "saving": saving }))?;
         return Ok(Outcome::Done);
     };
+    let g = |i: usize, p: &Protocol| match given.and_then(|g| g.get(i)) {
+        Some(g) => Ok(Gfactor {
+            mean: *g,
+            p95: *g,
+            source: "as given",
+        }),
+        None => gfactor(p),
+    };
+    let g = [g(0, one)?, g(1, other)?];
     let worth = |p: &Protocol, g: f64| -> Result<Worth, Fault> {
         Worth::plan(p.sequence()?, g).map_err(refused(p))
     };
-    let (one, other) = (worth(one, gfactor[0])?, worth(other, gfactor[1])?);
+    let (one, other) = (worth(one, g[0].mean)?, worth(other, g[1].mean)?);
     let mut row = |name: String, x: f64, y: f64, digits: usize| {
         rows.push(vec![
             name,
@@ -297,9 +353,15 @@ fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome,
         1,
     );
     row(
-        "g-factor, as given".to_owned(),
-        one.gfactor,
-        other.gfactor,
+        "g-factor, mean over the body".to_owned(),
+        g[0].mean,
+        g[1].mean,
+        2,
+    );
+    row(
+        "g-factor, 95 % of it below".to_owned(),
+        g[0].p95,
+        g[1].p95,
         2,
     );
     let mut tissues = Vec::new();
@@ -318,6 +380,10 @@ fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome,
         }));
     }
     out.text(&table(&["", a, b, "B against A"], &rows));
+    out.text(&format!(
+        "g-factor of A: {}; of B: {}",
+        g[0].source, g[1].source
+    ));
     let cord = one.tissue("cord").zip(other.tissue("cord"));
     if let Some((x, y)) = cord {
         out.text(&format!(
@@ -328,7 +394,7 @@ fn compare(a: &str, b: &str, gfactor: [f64; 2], out: &Output) -> Result<Outcome,
     }
     out.json(&serde_json::json!({
         "a": { "name": a, "worth": one }, "b": { "name": b, "worth": other },
-        "saving": saving, "snr_to_win_back_of_time": snr_to_win_back(saving), "tissues": tissues,
+        "gfactor": g, "saving": saving, "snr_to_win_back_of_time": snr_to_win_back(saving), "tissues": tissues,
     }))?;
     Ok(Outcome::Done)
 }

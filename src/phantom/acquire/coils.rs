@@ -248,13 +248,26 @@ impl CoilArray {
         shift_mm: f64,
         is_inside: impl Fn([f64; 3]) -> bool + Sync,
     ) -> Vec<f32> {
+        let step = dot(plane.dy, plane.dy).sqrt();
+        let r = i32::try_from(r.max(1)).unwrap_or(i32::MAX);
+        let folds: Vec<Point> = (1 - r..r)
+            .filter(|k| *k != 0)
+            .map(|k| plane.dy.map(|v| v / step * shift_mm * f64::from(k)))
+            .collect();
+        self.gfactor_of(plane, &folds, is_inside)
+    }
+
+    /// As `gfactor`, with the displacements of all places that fold together.
+    pub(super) fn gfactor_of(
+        &self,
+        plane: &Raster,
+        folds: &[[f64; 3]],
+        is_inside: impl Fn([f64; 3]) -> bool + Sync,
+    ) -> Vec<f32> {
         let n = self.loops.len();
         let Ok(l) = linalg::cholesky(&self.covariance, n) else {
             return Vec::new();
         };
-        let step = dot(plane.dy, plane.dy).sqrt();
-        let fold = plane.dy.map(|v| v / step * shift_mm);
-        let r = i32::try_from(r.max(1)).unwrap_or(i32::MAX);
         (0..plane.n[0] * plane.n[1])
             .into_par_iter()
             .map(|i| {
@@ -264,12 +277,12 @@ impl CoilArray {
                 }
                 // Every place that folds onto this one and holds matter, this one first.
                 let mut places = vec![p];
-                for k in 1 - r..r {
-                    let q: Point = std::array::from_fn(|a| p[a] + f64::from(k) * fold[a]);
-                    if k != 0 && is_inside(q) {
-                        places.push(q);
-                    }
-                }
+                places.extend(
+                    folds
+                        .iter()
+                        .map(|fold| -> Point { std::array::from_fn(|a| p[a] + fold[a]) })
+                        .filter(|q| is_inside(*q)),
+                );
                 let s: Vec<Vec<Complex64>> = places
                     .iter()
                     .map(|q| self.loops.iter().map(|l| l.sensitivity(*q)).collect())

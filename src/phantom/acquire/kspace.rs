@@ -385,7 +385,7 @@ fn raster(space: &Space, centre: [f64; 3], n: [usize; 2], repeats: usize) -> Ras
     }
 }
 
-fn repeats<M: Matter + ?Sized>(body: &M, space: &Space, plane: &Plane) -> usize {
+pub(super) fn repeats<M: Matter + ?Sized>(body: &M, space: &Space, plane: &Plane) -> usize {
     let extent = body.extent_mm();
     // The farthest corner of the body along the phase direction.
     let mut far: f64 = 0.0;

@@ -9,7 +9,7 @@ use ismrmrd::{Acquisition, AcquisitionFlag as Flag, AcquisitionHeader, EncodingC
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
-use super::coils::{CoilArray, Placement};
+use super::coils::{CoilArray, Placement, Raster};
 use super::fourier::Middle;
 use super::kspace::{self, Plane, Play, Pools, Shot, Space};
 use super::motion::{Motion, Pose};
@@ -27,6 +27,10 @@ const NOISE_COUNTS: f64 = 1e-3;
 /// Ticks of a time stamp in a second, and the tick when a scan begins (nine o'clock).
 const TICKS_PER_S: f64 = 400.0;
 const FIRST_TICK: f64 = 9.0 * 3600.0 * TICKS_PER_S;
+/// Working memory that a scan may take, bytes.
+const MOST_BYTES: u64 = 4 << 30;
+/// Functions that describe the trains of one sort of matter, at most; they are about six.
+const MOST_FUNCTIONS: usize = 8;
 /// Half of the width that a slice reaches beyond, in thicknesses.
 const PROFILE: f64 = 0.6;
 
@@ -123,7 +127,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
             * volume
             * sampling_ms.sqrt();
         let gain = snr * NOISE_COUNTS / sequence.dwell_us().sqrt();
-        Ok(Self {
+        let scan = Self {
             body,
             sequence,
             params,
@@ -135,7 +139,120 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
             space,
             centre_mm,
             gain,
-        })
+        };
+        let bytes = scan.memory_bytes();
+        if bytes > MOST_BYTES {
+            return Err(PhantomError {
+                key: "sequence.matrix, acquire.n_coils",
+                found: format!(
+                    "{} with {} slices in {} concatenation(s) and {} coils: {:.1} GiB of working memory",
+                    scan.space.n.map(|n| n.to_string()).join(" x "),
+                    sequence.n_slices,
+                    scan.timing.concatenations,
+                    params.n_coils,
+                    bytes as f64 / f64::from(1 << 30)
+                ),
+                needed: "at most 4 GiB: fewer coils, a smaller matrix, or more concatenations",
+            });
+        }
+        Ok(scan)
+    }
+
+    /// Working memory that the scan takes at most, bytes: the lines of one concatenation for all coils, a plane's pools
+    /// and the maps of its coils, and the truth.
+    pub fn memory_bytes(&self) -> u64 {
+        const COMPLEX: u64 = 8;
+        let [nx, ny, nz] = self.space.n.map(|n| n as u64);
+        let s = self.sequence;
+        let (n_coils, n_slices) = (self.array.loops.len() as u64, s.n_slices as u64);
+        let per_shot = s.n_echoes.max(1) as u64;
+        let lines: u64 = self.order.shots.iter().map(|x| x.lines.len() as u64).sum();
+        let in_concatenation = n_slices.div_ceil(self.timing.concatenations.max(1) as u64);
+        let signal = lines * per_shot * nx * n_coils * in_concatenation;
+        let contrasts = per_shot * s.n_shifts() as u64;
+        // Water and fat; fluid that pulses, fat of a wall that breathes, fat that saturation leaves.
+        let has = |is: bool| u64::from(is);
+        let kinds = 2
+            + has(self.params.motion.pulsation > 0.0)
+            + has(self.params.motion.respiration_mm > 0.0)
+            + has(matches!(s.fat.method, FatMethod::Chess | FatMethod::Spair));
+        let pools = kinds * contrasts * MOST_FUNCTIONS.min(s.echo_train_length.max(1)) as u64;
+        let fine =
+            4 * nx * ny * kspace::repeats(self.body, &self.space, &self.centre_plane()) as u64;
+        let plane = pools * fine + n_coils * fine / 2;
+        let truth = contrasts * nx * ny * nz * (n_slices + 2);
+        COMPLEX * (signal + plane + truth)
+    }
+
+    fn centre_plane(&self) -> Plane {
+        Plane {
+            centre_mm: self.centre_mm,
+            depths: Vec::new(),
+            number: 0,
+        }
+    }
+
+    /// Noise amplification of the parallel imaging in the middle of the stack, `[rows, columns]` over the field of view
+    /// of the image; 1 and above, 0 where there is no body.
+    ///
+    /// The pattern is taken as regular and without its calibration lines: what a random one would cost is not said.
+    pub fn gfactor(&self, matrix: [usize; 2]) -> Vec<f32> {
+        let (s, a) = (self.sequence, self.sequence.acceleration);
+        let [_, phase_mm, slab_mm] = self.space.fov_mm;
+        let along = |axis: [f64; 3], mm: f64| axis.map(|v| v * mm);
+        // Where one period of the pattern has its echoes: the place (u, v) folds if all its lines agree there.
+        let (r1, r2, nz) = (a.pe1.max(1), a.pe2.max(1), self.space.n[2]);
+        let period = r1 * r2;
+        let mut folds = Vec::new();
+        for i in 1 - period as i64..period as i64 {
+            for j in 0..if nz > 1 { period as i64 } else { 1 } {
+                if i == 0 && j == 0 {
+                    continue;
+                }
+                // Lines k2 = r2·m, k1 = r1·n + shift·m: both generators must turn by whole circles.
+                let whole = |turns: i64, per: i64| turns.rem_euclid(per) == 0;
+                let period = period as i64;
+                if whole(i * r1 as i64, period)
+                    && (nz == 1 || whole(a.caipi_shift as i64 * i + r2 as i64 * j, period))
+                {
+                    let (u, v) = (i as f64 / period as f64, j as f64 / period as f64);
+                    let (p, q) = (
+                        along(self.space.phase, u * phase_mm),
+                        along(self.space.slice, v * slab_mm),
+                    );
+                    for turn in if j == 0 { 0..1 } else { -1..1 } {
+                        let back = along(self.space.slice, f64::from(turn) * slab_mm);
+                        folds.push(std::array::from_fn(|k| p[k] + q[k] + back[k]));
+                    }
+                }
+            }
+        }
+        let slab = s.n_partitions as f64 * s.slice_thickness_mm;
+        let is_inside = |p: [f64; 3]| {
+            let from = |axis: [f64; 3]| -> f64 {
+                (0..3).map(|i| (p[i] - self.centre_mm[i]) * axis[i]).sum()
+            };
+            from(self.space.phase).abs() <= phase_mm / 2.0
+                && (!s.is_3d() || from(self.space.slice).abs() <= 0.5 * slab)
+                && self.body.at(to_f32(p)).pd > 0.0
+        };
+        let step = [
+            s.fov_mm[1] / matrix[0] as f64,
+            s.fov_mm[0] / matrix[1] as f64,
+        ];
+        let (dy, dx) = (
+            along(self.space.phase, step[0]),
+            along(self.space.read, step[1]),
+        );
+        let plane = Raster {
+            origin: std::array::from_fn(|i| {
+                self.centre_mm[i] - (matrix[0] / 2) as f64 * dy[i] - (matrix[1] / 2) as f64 * dx[i]
+            }),
+            dx,
+            dy,
+            n: matrix,
+        };
+        self.array.gfactor_of(&plane, &folds, is_inside)
     }
 
     #[cfg(test)]
