@@ -1,5 +1,6 @@
 //! `cauda simulate --protocol`: a drawn patient, scanned; and `--dataset`: many of them, as training samples.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use ismrmrd::{NdArray, Pixels};
 use num_complex::Complex32;
 use rayon::prelude::*;
 
+use super::super::phantom::findings;
 use super::super::{Outcome, interrupt, output::Output};
 use super::{Args, wrong};
 use crate::data::{
@@ -19,6 +21,7 @@ use crate::phantom::acquire::{self, AcquireParams, Block, CtParams, Matter, Subj
 use crate::phantom::spine::{Pathology, Patient, Request};
 use crate::protocol::{Registry, overlay, schema};
 use crate::sequence::{self, SequenceParams};
+use crate::source::{beside, persist};
 
 /// Samples in one folder of a data set.
 const SHARD: usize = 256;
@@ -61,13 +64,6 @@ fn asked(args: &Args, protocol: &str) -> Result<(SequenceParams, AcquireParams),
     Ok((sequence, params))
 }
 
-fn pathology(args: &Args) -> Result<Vec<Pathology>, Fault> {
-    args.pathology
-        .iter()
-        .map(|p| p.parse::<Pathology>().map_err(Fault::from))
-        .collect()
-}
-
 fn guard(path: &Path, is_forced: bool) -> Result<(), Fault> {
     if !is_forced && path.exists() {
         return Err(wrong(format!(
@@ -95,7 +91,7 @@ pub(super) fn scan(
     let patient = Patient::draw(&Request {
         region: sequence.region,
         seed: args.seed,
-        pathology: pathology(args)?,
+        pathology: findings(&args.pathology, sequence.region, args.seed)?,
         ..Request::default()
     })?;
     let subject = Subject::new(patient, sequence.field_strength_t);
@@ -204,9 +200,10 @@ fn put_maps(w: &mut ismrmrd::file::Writer, block: &Block, maps: TissueMaps) -> R
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Fault> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Fault::new(FaultKind::Bug, "cli", e.to_string()))?;
-    let part = path.with_extension("json.part");
-    std::fs::write(&part, text + "\n").map_err(|e| io("cannot write", &part, &e))?;
-    std::fs::rename(&part, path).map_err(|e| io("cannot write", path, &e))
+    let mut file = beside(path)?;
+    file.write_all((text + "\n").as_bytes())
+        .map_err(|e| io("cannot write", path, &e))?;
+    Ok(persist(file, path)?)
 }
 
 /// A CT of the examined part: pixels and slices of 1 mm.
@@ -376,7 +373,13 @@ pub(super) fn dataset(
     folder: &Path,
     out: &Output,
 ) -> Result<Outcome, Fault> {
-    let findings = pathology(args)?;
+    let region = if args.cervical {
+        sequence::Region::Cervical
+    } else {
+        sequence::Region::Lumbar
+    };
+    // Refused before a folder is made; "random" is drawn anew for each sample.
+    findings(&args.pathology, region, args.seed)?;
     let path_of = |i: usize| {
         folder
             .join(format!("shard_{:04}", i / SHARD))
@@ -394,12 +397,7 @@ pub(super) fn dataset(
         if interrupt::is_set() {
             return Err(wrong("interrupted".to_owned()));
         }
-        sample(
-            args,
-            args.seed.wrapping_add(i as u64),
-            &findings,
-            &path_of(i),
-        )?;
+        sample(args, args.seed.wrapping_add(i as u64), &path_of(i))?;
         done.fetch_add(1, Ordering::Relaxed);
         bar.inc(1);
         Ok(())
@@ -420,13 +418,13 @@ pub(super) fn dataset(
     Ok(Outcome::Done)
 }
 
-fn sample(args: &Args, seed: u64, findings: &[Pathology], path: &Path) -> Result<(), Fault> {
+fn sample(args: &Args, seed: u64, path: &Path) -> Result<(), Fault> {
     let sequences = drawn(args, seed)?;
     let first = &sequences[0];
-    let pathology = if findings.is_empty() {
+    let pathology = if args.pathology.is_empty() {
         Pathology::random(first.region, seed)
     } else {
-        findings.to_vec()
+        findings(&args.pathology, first.region, seed)?
     };
     let patient = Patient::draw(&Request {
         region: first.region,
