@@ -129,6 +129,12 @@ impl Motion {
         }
     }
 
+    /// Time from beat to beat and from breath to breath, s.
+    #[cfg(test)]
+    pub(super) fn periods_s(&self) -> [f64; 2] {
+        [self.beat_s, self.breath_s]
+    }
+
     pub(super) fn at(&self, time_s: f64) -> Moment {
         let p = &self.params;
         // A drift that levels off; breaths that linger at their end (sin^4); swallows of a second.

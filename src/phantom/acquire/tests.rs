@@ -13,15 +13,20 @@ use crate::sequence::{
     Train,
 };
 
-/// Boxes and ellipsoids: `(centre, half axes, is box, material, pd, fat fraction)`; the last that holds a place wins.
+/// A box or an ellipsoid: `(centre, half axes, is box, material, pd, fat fraction)`.
+type Shape = ([f32; 3], [f32; 3], bool, u8, f32, f32);
+
+/// The last shape that holds a place wins.
 struct Bodies {
-    shapes: Vec<([f32; 3], [f32; 3], bool, u8, f32, f32)>,
+    shapes: Vec<Shape>,
     materials: Vec<Material>,
     ppm: f32,
+    extent: [[f32; 2]; 3],
+    structure: Structure,
 }
 
 impl Bodies {
-    fn new(shapes: Vec<([f32; 3], [f32; 3], bool, u8, f32, f32)>) -> Self {
+    fn new(shapes: Vec<Shape>) -> Self {
         let of = |tissue, t1, t2| Material {
             tissue,
             pd: 1.0,
@@ -40,6 +45,8 @@ impl Bodies {
                 of(Tissue::Fat, 1100.0, 35.0),
             ],
             ppm: 0.0,
+            extent: [[-62.0, 62.0], [-47.0, 47.0], [-80.0, 80.0]],
+            structure: Structure::OtherMuscle,
         }
     }
 
@@ -73,7 +80,8 @@ impl Matter for Bodies {
             if is_in {
                 out = Voxel {
                     material: *material,
-                    structure: Structure::OtherMuscle,
+                    structure: self.structure,
+                    hu: self.materials[usize::from(*material)].hu,
                     pd: *pd,
                     fat_fraction: *fat_fraction,
                     ..Voxel::default()
@@ -96,7 +104,7 @@ impl Matter for Bodies {
     }
 
     fn extent_mm(&self) -> [[f32; 2]; 3] {
-        [[-62.0, 62.0], [-47.0, 47.0], [-80.0, 80.0]]
+        self.extent
     }
 
     fn centre_mm(&self) -> [f64; 3] {
@@ -152,6 +160,7 @@ fn plain(
     scan: &Scan<'_, Bodies>,
     echo_of: impl Fn(usize) -> usize,
     fat_shifts: f64,
+    b1: impl Fn([f64; 3]) -> f64,
 ) -> Vec<Vec<Vec<Complex64>>> {
     let train = Train::plan(s).unwrap();
     let order = Order::plan(s).unwrap();
@@ -186,12 +195,12 @@ fn plain(
                 if v.pd > 0.0 && share > 0.0 {
                     let m = &body.materials[usize::from(v.material)];
                     let water: Vec<f64> = train
-                        .echoes(m.water_t1_ms.into(), m.water_t2_ms.into(), 1.0)
+                        .echoes(m.water_t1_ms.into(), m.water_t2_ms.into(), b1(p))
                         .iter()
                         .map(|e| e * share * f64::from(v.pd * (1.0 - v.fat_fraction)))
                         .collect();
                     let fat: Vec<f64> = train
-                        .echoes(350.0, 110.0, 1.0)
+                        .echoes(350.0, 110.0, b1(p))
                         .iter()
                         .map(|e| e * share * f64::from(v.pd * v.fat_fraction))
                         .collect();
@@ -265,20 +274,346 @@ fn every_sample_is_its_direct_sum() {
     };
     let scan = Scan::plan(&body, &s, &p, "test").unwrap();
     let got: Vec<Acquisition> = readouts(&scan).split_off(p.n_noise_readouts);
-    let want = plain(&body, &s, &scan, |e| e, 1.0);
+    let want = plain(&body, &s, &scan, |e| e, 1.0, |_| 1.0);
     assert_eq!(got.len(), want.len());
     let d = distance(&got, &want);
     assert!(d < 2e-3, "{d}");
     // Twins: one weight for all lines; fat that does not shift; an echo too late.
     for (twin, name) in [
-        (plain(&body, &s, &scan, |_| 2, 1.0), "no weights"),
-        (plain(&body, &s, &scan, |e| e, 0.0), "no shift"),
-        (plain(&body, &s, &scan, |e| e, -1.0), "shift the other way"),
-        (plain(&body, &s, &scan, |e| (e + 1).min(5), 1.0), "late"),
+        (plain(&body, &s, &scan, |_| 2, 1.0, |_| 1.0), "no weights"),
+        (plain(&body, &s, &scan, |e| e, 0.0, |_| 1.0), "no shift"),
+        (
+            plain(&body, &s, &scan, |e| e, -1.0, |_| 1.0),
+            "shift the other way",
+        ),
+        (
+            plain(&body, &s, &scan, |e| (e + 1).min(5), 1.0, |_| 1.0),
+            "late",
+        ),
     ] {
         let d = distance(&got, &twin);
         assert!(d > 1e-2, "{name}: {d}");
     }
+}
+
+/// A wide body, so that the transmit field reaches from 0.85 to 1.15 within it.
+#[test]
+fn echoes_have_the_weights_of_the_transmit_field() {
+    let mut body = Bodies::new(vec![
+        ([0.0, 0.0, 0.0], [170.0, 110.0, 400.0], false, 1, 0.8, 0.1),
+        ([95.0, 60.0, 0.0], [30.0, 25.0, 400.0], false, 2, 1.0, 0.0),
+        (
+            [-100.0, -40.0, 0.0],
+            [40.0, 30.0, 400.0],
+            false,
+            3,
+            0.95,
+            0.95,
+        ),
+    ]);
+    body.extent = [[-172.0, 172.0], [-112.0, 112.0], [-80.0, 80.0]];
+    let s = SequenceParams {
+        fov_mm: [400.0, 300.0],
+        refocusing_deg: 120.0,
+        ..small()
+    };
+    let centre = body.centre_mm();
+    for spread in [0.5, 1.0] {
+        let p = AcquireParams {
+            b1_spread: spread,
+            ..quiet()
+        };
+        let b1 = |p: [f64; 3]| super::kspace::b1_at(p, centre, spread);
+        let range = [[170.0, 0.0, 0.0], [1.0, 2.0, 0.0], [-170.0, 0.0, 0.0]].map(b1);
+        assert!(range[1] - range[2] > 0.1 * spread, "{range:?}");
+        let scan = Scan::plan(&body, &s, &p, "test").unwrap();
+        let got: Vec<Acquisition> = readouts(&scan).split_off(p.n_noise_readouts);
+        let d = distance(&got, &plain(&body, &s, &scan, |e| e, 1.0, b1));
+        assert!(d < 4e-3, "{spread}: {d}");
+        // Twins: the field turned round, and one field for all.
+        let turned = distance(&got, &plain(&body, &s, &scan, |e| e, 1.0, |p| 2.0 - b1(p)));
+        let even = distance(&got, &plain(&body, &s, &scan, |e| e, 1.0, |_| 1.0));
+        assert!(turned > 3.0 * d && even > 3.0 * d, "{d} {turned} {even}");
+    }
+}
+
+/// K-space of one coil, `[pe1][sample]`, of a scan with one line per shot.
+fn lines_of(body: &Bodies, s: &SequenceParams, p: &AcquireParams) -> Vec<Vec<Complex64>> {
+    let scan = Scan::plan(body, s, p, "test").unwrap();
+    let mut lines = vec![Vec::new(); s.matrix[1]];
+    for a in readouts(&scan).split_off(p.n_noise_readouts) {
+        let n = usize::from(a.head.number_of_samples);
+        lines[usize::from(a.head.idx.kspace_encode_step_1)] = a.data[..n]
+            .iter()
+            .map(|v| Complex64::new(v.re.into(), v.im.into()))
+            .collect();
+    }
+    lines
+}
+
+/// Part of `of` that is `what` moved by `shift` pixels along phase, by projection: both `[pe1][sample]`.
+fn side_band(of: &[Vec<Complex64>], what: &[Vec<Complex64>], shift: f64) -> Complex64 {
+    let (mut product, mut norm) = (Complex64::ZERO, 0.0);
+    for (j, (a, b)) in of.iter().zip(what).enumerate() {
+        let turn = Complex64::from_polar(1.0, -TAU * j as f64 * shift / of.len() as f64);
+        for (a, b) in a.iter().zip(b) {
+            product += (b * turn).conj() * a;
+            norm += b.norm_sqr();
+        }
+    }
+    product / norm
+}
+
+/// One line per TR, a TR of so many periods: `turns` per TR move a ghost by `turns` fields of view.
+fn one_by_one(period_s: f64, turns: f64) -> SequenceParams {
+    SequenceParams {
+        echo_train_length: 1,
+        te_ms: 10.0,
+        tr_ms: period_s * turns * 1e3,
+        matrix: [32, 48],
+        fov_mm: [160.0, 120.0],
+        ..small()
+    }
+}
+
+#[test]
+fn pulsation_makes_the_ghosts_of_its_side_bands() {
+    let body = Bodies::new(vec![(
+        [5.0, 2.0, 0.0],
+        [12.0, 9.0, 400.0],
+        false,
+        2,
+        1.0,
+        0.0,
+    )]);
+    let still = AcquireParams {
+        snr: 1e6,
+        b1_spread: 0.0,
+        ..quiet()
+    };
+    let strength = 0.05;
+    let pulse = AcquireParams {
+        motion: MotionParams {
+            pulsation: strength,
+            ..MotionParams::none()
+        },
+        ..still.clone()
+    };
+    let [beat_s, _] = super::motion::Motion::new(&pulse.motion, false, pulse.seed, 0).periods_s();
+    // A quarter of a turn from line to line: ghosts 12 of 48 pixels off.
+    let s = one_by_one(beat_s, 2.25);
+    let (quiet_lines, lines) = (lines_of(&body, &s, &still), lines_of(&body, &s, &pulse));
+    let band = |shift: f64| side_band(&lines, &quiet_lines, shift).norm();
+    // (1 - p/2 - p/2 sin b) exp(1.5 i p cos b): p e^(ib) and p/2 e^(-ib) to first order; forwards in time is -12 pixels.
+    let (main, near, far) = (band(0.0), band(-12.0), band(12.0));
+    assert!((main - (1.0 - strength / 2.0)).abs() < 0.003, "{main}");
+    assert!((near / strength - 1.0).abs() < 0.05, "{near}");
+    assert!((far / (strength / 2.0) - 1.0).abs() < 0.1, "{far}");
+    for elsewhere in [-6.0, 6.0, 18.0, 3.0] {
+        let here = side_band(&lines, &quiet_lines, elsewhere).norm();
+        let without = side_band(&quiet_lines, &quiet_lines, elsewhere).norm();
+        assert!(
+            (here - main * without).abs() < 0.2 * strength,
+            "{elsewhere}: {here} {without}"
+        );
+    }
+}
+
+#[test]
+fn breaths_make_the_ghosts_of_their_side_bands() {
+    let rise_mm = 0.2;
+    let still = AcquireParams {
+        snr: 1e6,
+        b1_spread: 0.0,
+        ..quiet()
+    };
+    let breath = AcquireParams {
+        motion: MotionParams {
+            respiration_mm: rise_mm,
+            ..MotionParams::none()
+        },
+        ..still.clone()
+    };
+    let [_, breath_s] =
+        super::motion::Motion::new(&breath.motion, false, breath.seed, 0).periods_s();
+    // The wall rises, the spine by a tenth; sin^4 of half the angle has a quarter of its height in each side band.
+    for (structure, moves_mm) in [
+        (Structure::OtherMuscle, 0.1 * rise_mm),
+        (Structure::Subcutaneous, 1.1 * rise_mm),
+    ] {
+        let mut body = Bodies::new(vec![(
+            [5.0, -20.0, 0.0],
+            [12.0, 9.0, 400.0],
+            false,
+            3,
+            1.0,
+            1.0,
+        )]);
+        body.structure = structure;
+        let bands = |turns: f64| {
+            let s = one_by_one(breath_s, turns);
+            let (before, mut lines) = (lines_of(&body, &s, &still), lines_of(&body, &s, &breath));
+            // The image's slope along phase.
+            let slope: Vec<Vec<Complex64>> = before
+                .iter()
+                .enumerate()
+                .map(|(j, line)| {
+                    let k = Complex64::new(0.0, TAU * (j as f64 - 24.0) / s.fov_mm[1]);
+                    line.iter().map(|v| v * k).collect()
+                })
+                .collect();
+            let take = |lines: &mut Vec<Vec<Complex64>>, part: Complex64, of: &[Vec<Complex64>]| {
+                for (line, of) in lines.iter_mut().zip(of) {
+                    line.iter_mut().zip(of).for_each(|(a, b)| *a -= part * b);
+                }
+            };
+            // What stays in place would reach into the ghosts by its own width.
+            take(&mut lines, Complex64::ONE, &before);
+            let mean = side_band(&lines, &slope, 0.0);
+            take(&mut lines, mean, &slope);
+            [-12.0, 12.0].map(|shift| side_band(&lines, &slope, shift).norm())
+        };
+        let want = moves_mm / 4.0;
+        for size in bands(0.25) {
+            assert!(
+                (size / want - 1.0).abs() < 0.1,
+                "{structure:?}: {size} {want}"
+            );
+        }
+        // A breath in each TR: every line meets the same moment, and nothing is elsewhere.
+        for size in bands(1.0) {
+            assert!(size < 0.1 * want, "{structure:?}: {size} {want}");
+        }
+    }
+}
+
+#[test]
+fn a_ct_has_its_numbers_its_noise_and_its_blur() {
+    let mut body = Bodies::new(vec![(
+        [-500.0, 0.0, 0.0],
+        [500.0, 500.0, 500.0],
+        true,
+        1,
+        1.0,
+        0.0,
+    )]);
+    body.materials[1].hu = 250.0;
+    let block = |x: f64| Block {
+        matrix: [2, 96, 96],
+        voxel_mm: [1.0, 0.4, 0.4],
+        centre_mm: [x, 0.0, 0.0],
+        axes: [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]],
+    };
+    let inside = ct(&body, &block(-100.0), &CtParams::default());
+    let n = inside.len() as f64;
+    let mean = inside.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let std = (inside
+        .iter()
+        .map(|v| (f64::from(*v) - mean).powi(2))
+        .sum::<f64>()
+        / n)
+        .sqrt();
+    assert!((mean - 250.0).abs() < 1.5, "{mean}");
+    assert!((std / 20.0 - 1.0).abs() < 0.05, "{std}");
+    // An edge's slope is the point spread along x; its second moment is the sum of the blur's, the voxel's and the
+    // difference's.
+    let width = |psf_mm: f64| {
+        let params = CtParams {
+            noise_hu: 0.0,
+            psf_mm,
+            seed: 1,
+        };
+        let image = ct(&body, &block(0.0), &params);
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for row in image.chunks(96) {
+            for (x, pair) in row.windows(2).enumerate() {
+                let slope = f64::from(pair[0] - pair[1]);
+                let at = x as f64 * 0.4;
+                sum += slope;
+                first += slope * at;
+                second += slope * at * at;
+            }
+        }
+        let mean = first / sum;
+        (second / sum - mean * mean).sqrt()
+    };
+    let want = |psf_mm: f64| ((psf_mm / 2.354_82).powi(2) + 2.0 * 0.4f64.powi(2) / 12.0).sqrt();
+    for psf in [0.8, 1.6] {
+        assert!(
+            (width(psf) / want(psf) - 1.0).abs() < 0.05,
+            "{psf}: {} {}",
+            width(psf),
+            want(psf)
+        );
+    }
+    assert!(width(0.8) < 0.9 * want(1.0));
+}
+
+#[test]
+fn noise_amplification_follows_the_pattern() {
+    let mut body = Bodies::trunk();
+    body.extent = [[-62.0, 62.0], [-47.0, 47.0], [-200.0, 200.0]];
+    let p = AcquireParams {
+        n_coils: 12,
+        ..quiet()
+    };
+    let of = |pe1, pe2, caipi_shift| -> Vec<f32> {
+        let s = SequenceParams {
+            plane: Plane::Sagittal,
+            phase: PhaseDirection::HeadFeet,
+            matrix: [32, 32],
+            fov_mm: [160.0, 160.0],
+            n_partitions: 24,
+            slice_thickness_mm: 4.0,
+            echo_train_length: 8,
+            acceleration: AccelerationParams {
+                pe1,
+                pe2,
+                caipi_shift,
+                acs_pe1: 8,
+                acs_pe2: 8,
+            },
+            ..small()
+        };
+        let mut g = Scan::plan(&body, &s, &p, "test").unwrap().gfactor([16, 16]);
+        assert!(g.iter().all(|g| *g == 0.0 || (*g >= 1.0 && g.is_finite())));
+        g.retain(|g| *g > 0.0);
+        g
+    };
+    let mean = |g: &[f32]| g.iter().sum::<f32>() / g.len() as f32;
+    assert!(of(1, 1, 0).iter().all(|g| *g == 1.0));
+    let (two, four, caipi) = (mean(&of(2, 1, 0)), mean(&of(2, 2, 0)), mean(&of(2, 2, 1)));
+    assert!(
+        two > 1.0 && four > two && caipi > 1.0,
+        "{two} {four} {caipi}"
+    );
+}
+
+#[test]
+fn a_scan_that_needs_too_much_memory_is_refused_with_its_size() {
+    let body = Bodies::trunk();
+    let s = SequenceParams {
+        matrix: [512, 512],
+        n_slices: 40,
+        tr_ms: 8000.0,
+        echo_train_length: 8,
+        te_ms: 40.0,
+        bandwidth_hz_per_pixel: 400.0,
+        ..small()
+    };
+    let with = |n_coils: usize| {
+        let p = AcquireParams { n_coils, ..quiet() };
+        Scan::plan(&body, &s, &p, "test").map(|scan| scan.memory_bytes())
+    };
+    let said = with(32).err().unwrap().to_string();
+    assert!(
+        said.contains("GiB") && said.contains("more concatenations"),
+        "{said}"
+    );
+    // Lines of all slices and four coils: 40 x 512 x 1024 x 4 x 8 bytes, and less than as much again for the rest.
+    let bytes = with(4).unwrap();
+    let lines = 40 * 512 * 1024 * 4 * 8;
+    assert!((lines..2 * lines).contains(&bytes), "{bytes} {lines}");
 }
 
 #[test]
@@ -298,7 +633,7 @@ fn partitions_are_their_direct_sum() {
     };
     let scan = Scan::plan(&body, &s, &p, "test").unwrap();
     let got: Vec<Acquisition> = readouts(&scan).split_off(p.n_noise_readouts);
-    let want = plain(&body, &s, &scan, |e| e, 1.0);
+    let want = plain(&body, &s, &scan, |e| e, 1.0, |_| 1.0);
     assert_eq!(got.len(), want.len());
     let d = distance(&got, &want);
     assert!(d < 3e-3, "{d}");
