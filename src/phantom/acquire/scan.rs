@@ -759,7 +759,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
 
     /// First and last readouts of slices, and the end.
     fn set_flags(&self, heads: &mut [AcquisitionHeader], is_last: bool) {
-        crate::phantom::scan::set_slice_flags(heads.iter_mut());
+        crate::phantom::analytic::set_slice_flags(heads.iter_mut());
         if is_last && let Some(last) = heads.last_mut() {
             last.set(Flag::LastInRepetition);
             last.set(Flag::LastInMeasurement);

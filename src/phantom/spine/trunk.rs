@@ -96,7 +96,7 @@ impl Trunk {
             depth
         };
         // A shallow furrow over the spinous processes.
-        let furrow = if b > 0.0 {
+        let furrow = if b > 0.0 && p[0].abs() < 48.0 {
             3.0 * (-(p[0] / 16.0).powi(2)).exp()
         } else {
             0.0

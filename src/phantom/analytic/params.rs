@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::phantom::PhantomError;
+
 /// What lies in the scanner.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
@@ -394,28 +396,5 @@ impl Simulate {
             );
         }
         Ok(())
-    }
-}
-
-/// A parameter that cannot be simulated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("simulate: {key}: found {found}, needed {needed}")]
-pub struct PhantomError {
-    /// Parameter.
-    pub key: &'static str,
-    /// Its value.
-    pub found: String,
-    /// What would do.
-    pub needed: &'static str,
-}
-
-impl From<PhantomError> for crate::data::Fault {
-    fn from(e: PhantomError) -> Self {
-        Self {
-            kind: crate::data::FaultKind::Protocol,
-            room: "phantom",
-            message: e.to_string(),
-            source: Some(Box::new(e)),
-        }
     }
 }

@@ -10,11 +10,12 @@ use ismrmrd::{Acquisition, AcquisitionFlag as Flag, AcquisitionHeader, EncodingC
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
-use super::noise::{self, Rng};
 use super::sampling::{self, Slot};
 use super::signal::{Scene, to_c32};
-use super::{CalibrationLines, PhantomError, Plane, Simulate};
+use super::{CalibrationLines, Plane, Simulate};
 use crate::data::NoiseCovariance;
+use crate::phantom::PhantomError;
+use crate::phantom::noise::{self, Rng};
 
 /// A simulated scan.
 #[derive(Clone, Debug)]
@@ -272,7 +273,9 @@ fn set_flags(readouts: &mut [Acquisition]) {
 
 /// First and last readouts of each slice of a frame. A separate calibration scan is over before its slices' imaging
 /// lines begin; embedded lines belong to them.
-pub(super) fn set_slice_flags<'a>(heads: impl Iterator<Item = &'a mut AcquisitionHeader>) {
+pub(in crate::phantom) fn set_slice_flags<'a>(
+    heads: impl Iterator<Item = &'a mut AcquisitionHeader>,
+) {
     let frame = |h: &AcquisitionHeader| {
         let i = &h.idx;
         (i.repetition, i.set, i.phase, i.contrast, i.average, i.slice)

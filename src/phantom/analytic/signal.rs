@@ -6,9 +6,10 @@ use std::f64::consts::PI;
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
+use super::Simulate;
 use super::coils::{Coil, N_TERMS, ORDER, ring};
 use super::shapes::{Ellipsoid, ellipsoids};
-use super::{PhantomError, Simulate};
+use crate::phantom::PhantomError;
 
 /// Encoded grid and coils of a scan.
 pub(crate) struct Scene {

@@ -1,7 +1,7 @@
 //! Which lines a scan measures, and in which order.
 
-use super::noise::Rng;
 use super::{CalibrationLines, Sampling, Simulate};
+use crate::phantom::noise::Rng;
 
 /// A line of the encoded grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
