@@ -109,6 +109,55 @@ fn a_scanned_spine_comes_back_as_the_truth() {
     assert!((both / own - 1.0).abs() < 0.1, "{}", both / own);
 }
 
+/// Of a complete scan the noise is the simulator's own unit; of an accelerated one it is what the reconstruction says of
+/// itself. Both are found as the difference of a scan with noise and one with a thousandth of it.
+#[test]
+fn the_noise_of_a_scan_is_what_it_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    for (pe1, unit) in [(1, true), (2, false)] {
+        let protocol = SEQUENCE.replace("pe1 = 2", &format!("pe1 = {pe1}"));
+        std::fs::write(dir.path().join("p.toml"), protocol).unwrap();
+        let images = [("noisy", 60.0), ("clean", 60_000.0)].map(|(name, snr)| {
+            for line in [
+                format!("simulate -o {name}{pe1}.h5 --protocol p.toml --seed 4 {QUIET} --set acquire.snr={snr}"),
+                format!(
+                    "recon {name}{pe1}.h5 -o {name}{pe1}.npy --set handoff.quantities=[\"magnitude\",\"noise_std\"]"
+                ),
+            ] {
+                let made = cauda_in(dir.path(), &line);
+                assert_eq!(
+                    made.status.code(),
+                    Some(0),
+                    "{}",
+                    String::from_utf8_lossy(&made.stderr)
+                );
+            }
+            npy(&dir.path().join(format!("{name}{pe1}.npy"))).values
+        });
+        let said = npy(&dir.path().join(format!("noisy{pe1}_noise_std.npy"))).values;
+        let (mut found, mut want, mut n) = (0.0, 0.0, 0);
+        for ((noisy, clean), said) in images[0].iter().zip(&images[1]).zip(&said) {
+            let clean = f64::from(clean.norm()) * 1e-3;
+            // Where a magnitude's noise is that of its real part.
+            if clean > 10.0 {
+                found += (f64::from(noisy.norm()) - clean).powi(2);
+                want += f64::from(said.re).powi(2);
+                n += 1;
+            }
+        }
+        assert!(n > 3000, "{n}");
+        let ratio = (found / want).sqrt();
+        assert!((ratio - 1.0).abs() < 0.07, "acceleration {pe1}: {ratio}");
+        let level = (found / f64::from(n)).sqrt();
+        // The twin: an accelerated scan as if it were complete.
+        assert_eq!(
+            (level - 1.0).abs() < 0.05,
+            unit,
+            "acceleration {pe1}: {level}"
+        );
+    }
+}
+
 #[test]
 fn a_data_set_goes_on_where_it_was_left() {
     let dir = tempfile::tempdir().unwrap();
