@@ -22,3 +22,13 @@ impl From<PhantomError> for crate::data::Fault {
         }
     }
 }
+
+impl From<crate::sequence::SequenceError> for PhantomError {
+    fn from(e: crate::sequence::SequenceError) -> Self {
+        Self {
+            key: "sequence",
+            found: e.to_string(),
+            needed: "a sequence that a scanner can play",
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod error;
 mod matter;
 mod noise;
 mod parameters;
+mod readout;
 pub mod spine;
 pub mod view;
 

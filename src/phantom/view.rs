@@ -1,11 +1,10 @@
 //! Pictures of a patient without a scanner: what an ideal, noise-free scan of each contrast, a CT and the labels show in
 //! planes through the spine. For looking, and for seeing at once what a seed or a finding is.
 
-use rayon::prelude::*;
-
+use super::acquire::{Block, Subject, tissue_maps};
 use super::spine::Patient;
-use super::{PhantomError, Structure, Voxel};
-use crate::sequence::{Contrast, FatMethod, Region, SequenceParams, Train};
+use super::{PhantomError, Structure};
+use crate::sequence::{Contrast, FatMethod, FatParams, Region, SequenceParams};
 
 /// A plane through the patient: pixel `[row, column]` lies at `centre + row * down + column * across`, from its middle.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,9 +120,9 @@ fn sequence(contrast: Contrast, field_strength_t: f64) -> SequenceParams {
             te_ms: 83.2,
             echo_train_length: 15,
             n_slices: 1,
-            fat: crate::sequence::FatParams {
+            fat: FatParams {
                 method: FatMethod::Chess,
-                ..crate::sequence::FatParams::default()
+                ..FatParams::default()
             },
             ..base
         },
@@ -134,16 +133,8 @@ fn sequence(contrast: Contrast, field_strength_t: f64) -> SequenceParams {
     }
 }
 
-/// Amplitudes of one scan by material.
-struct Tone {
-    water: Vec<f32>,
-    fat: f32,
-    fat_t1_ms: f64,
-    train: Train,
-}
-
 /// Pictures of one plane, `[show][row * n + column]`: signal relative to CSF's proton density, HU, or the label plus 32
-/// times the lesion. `n x n` pixels of 2 x 2 points each, so that borders are not jagged; labels are not mixed.
+/// times the lesion. `n x n` pixels; each is the mean of four places in it, labels those of its middle.
 ///
 /// # Errors
 /// [`PhantomError`] if a scan of the sheet is impossible at this field strength.
@@ -154,93 +145,39 @@ pub fn pictures(
     field_strength_t: f64,
     shows: &[Show],
 ) -> Result<Vec<Vec<f32>>, PhantomError> {
-    let materials = patient.materials(field_strength_t);
-    let pool = patient.fat_pool(field_strength_t);
-    let fat_t1_ms = f64::from(pool.t1_ms);
-    let mut tones = Vec::new();
-    for show in shows {
-        tones.push(match show {
-            Show::Scan(contrast) => {
-                let params = sequence(*contrast, field_strength_t);
-                let train = Train::plan(&params).map_err(|e| PhantomError {
-                    key: "field_strength_t",
-                    found: format!("{field_strength_t}: {e}"),
-                    needed: "a field at which the sheet's scans are possible, such as 1.5 or 3",
-                })?;
-                let echo = params.effective_echo();
-                #[allow(clippy::cast_possible_truncation)] // for eyes
-                let at =
-                    |t1: f32, t2: f32| train.echoes(f64::from(t1), f64::from(t2), 1.0)[echo] as f32;
-                Some(Tone {
-                    water: materials
-                        .iter()
-                        .map(|m| at(m.water_t1_ms, m.water_t2_ms))
-                        .collect(),
-                    fat: at(pool.t1_ms, pool.t2_ms),
-                    fat_t1_ms,
-                    train,
-                })
-            }
+    let subject = Subject::new(patient.clone(), field_strength_t);
+    let sequences: Vec<SequenceParams> = shows
+        .iter()
+        .filter_map(|show| match show {
+            Show::Scan(contrast) => Some(sequence(*contrast, field_strength_t)),
             _ => None,
-        });
-    }
-    let hz_per_ppm = crate::sequence::HYDROGEN_HZ_PER_T * field_strength_t * 1e-6;
-    let value = |show: &Show, tone: Option<&Tone>, v: &Voxel, p: [f32; 3]| -> f32 {
-        match (show, tone) {
-            (Show::Scan(contrast), Some(t)) => {
-                let mut fat = t.fat;
-                if *contrast == Contrast::T2fs {
-                    let off = f64::from(patient.field_ppm(p)) * hz_per_ppm;
-                    let left: f64 = t
-                        .train
-                        .fat_peaks(t.fat_t1_ms, 1.0, off)
-                        .iter()
-                        .map(|f| f.weight)
-                        .sum();
-                    #[allow(clippy::cast_possible_truncation)] // for eyes
-                    let left = left as f32;
-                    fat *= left;
-                }
-                let water = t.water[usize::from(v.material)];
-                (v.pd * ((1.0 - v.fat_fraction) * water + v.fat_fraction * fat)).abs()
-            }
-            (Show::Labels, _) => f32::from(v.structure as u8) + 32.0 * f32::from(v.lesion),
-            _ => v.hu,
-        }
-    };
-    let half = n as f32 / 2.0;
-    let pixel_mm = plane.fov_mm / n as f32;
-    let rows: Vec<Vec<f32>> = (0..n)
-        .into_par_iter()
-        .map(|row| {
-            let mut out = vec![0.0; n * shows.len()];
-            for column in 0..n {
-                for (dy, dx) in [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)] {
-                    let (a, b) = (
-                        (row as f32 + dy - half) * pixel_mm,
-                        (column as f32 + dx - half) * pixel_mm,
-                    );
-                    let p = [0, 1, 2]
-                        .map(|k| plane.centre_mm[k] + a * plane.down[k] + b * plane.across[k]);
-                    let v = patient.at(p);
-                    for (i, show) in shows.iter().enumerate() {
-                        let o = &mut out[i * n + column];
-                        if *show == Show::Labels {
-                            *o = value(show, None, &v, p);
-                        } else {
-                            *o += 0.25 * value(show, tones[i].as_ref(), &v, p);
-                        }
-                    }
-                }
-            }
-            out
         })
         .collect();
-    Ok((0..shows.len())
-        .map(|i| {
-            rows.iter()
-                .flat_map(|r| r[i * n..(i + 1) * n].iter().copied())
-                .collect()
+    let pixel_mm = f64::from(plane.fov_mm) / n as f64;
+    let (down, across) = (plane.down.map(f64::from), plane.across.map(f64::from));
+    let block = Block {
+        matrix: [1, n, n],
+        voxel_mm: [pixel_mm; 3],
+        centre_mm: plane.centre_mm.map(f64::from),
+        axes: [
+            std::array::from_fn(|i| {
+                let (j, k) = ((i + 1) % 3, (i + 2) % 3);
+                across[j] * down[k] - across[k] * down[j]
+            }),
+            down,
+            across,
+        ],
+    };
+    let maps = tissue_maps(&subject, &block, (&sequences, 0.0), 4, patient.draft().seed)?;
+    let labels = maps.label.iter().zip(&maps.lesion);
+    let labels: Vec<f32> = labels.map(|(l, s)| f32::from(l + 32 * s)).collect();
+    let mut scans = maps.contrasts.into_iter();
+    Ok(shows
+        .iter()
+        .map(|show| match show {
+            Show::Scan(_) => scans.next().unwrap_or_default(),
+            Show::Ct => maps.hu.clone(),
+            Show::Labels => labels.clone(),
         })
         .collect())
 }

@@ -1,5 +1,5 @@
-//! `cauda demo`: what the engine does, on defaults that are inside the program. A digital patient is scanned with the fast
-//! lumbar pair and streamed over loopback while the scan runs; then a small real scan is reconstructed from its file.
+//! `cauda demo`: what the engine does, on defaults that are inside the program. A small real scan is reconstructed from its
+//! file; then a digital patient is scanned with the fast lumbar pair and streamed over loopback while the scan runs.
 
 mod pair;
 mod real;
@@ -34,9 +34,10 @@ pub struct Args {
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     std::fs::create_dir_all(&args.out).map_err(|e| io("cannot make the folder", &args.out, &e))?;
-    let pair = pair::run(args, out)?;
-    out.text("");
+    // First, so that the peak of memory that it prints is its own.
     let mut value = real::run(args, out)?;
+    out.text("");
+    let pair = pair::run(args, out)?;
     if let Some(map) = value.as_object_mut() {
         map.insert("pair".to_owned(), serde_json::json!(pair));
     }

@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::phantom::acquire::{AcquireParams, Scan, Subject};
 use crate::phantom::spine::{Patient, Request};
 use crate::protocol::Registry;
-use crate::server::{Client, Received, Receiver, Server, ServerConfig};
+use crate::server::{Client, Receiver, Server, ServerConfig};
 
 /// The protocols, in the order of the exam.
 const PAIR: [&str; 2] = ["lumbar_sag_t1_fast", "lumbar_sag_t2_fast"];
@@ -134,13 +134,7 @@ fn series(
     let mut overlays = vec![format!("sequence.n_slices={}", args.slices)];
     overlays.extend(args.set.iter().cloned());
     let protocol = Registry.find(name, &overlays)?;
-    let sequence = protocol.file.sequence.clone().ok_or_else(|| {
-        Fault::new(
-            FaultKind::Bug,
-            "cli",
-            format!("the protocol {name} has no [sequence]"),
-        )
-    })?;
+    let sequence = protocol.sequence()?.clone();
     let params = AcquireParams {
         seed: args.seed,
         series: number,
@@ -149,7 +143,7 @@ fn series(
     let subject = Subject::new(patient.clone(), sequence.field_strength_t);
     let scan = Scan::plan(&subject, &sequence, &params, name)?;
     let scan_s = crate::sequence::Timing::plan(&sequence)
-        .map_err(|e| Fault::new(FaultKind::Protocol, "sequence", e.to_string()))?
+        .map_err(crate::phantom::PhantomError::from)?
         .scan_s;
 
     let limit = Duration::from_secs(600);
@@ -195,25 +189,20 @@ fn series(
     ))
 }
 
-/// Images until the server closes, and when the last one came.
+/// Images until the server closes, and when it did: right after the last one.
 fn listen(mut receiver: Receiver) -> Result<(Vec<Image>, Instant), Fault> {
-    let (mut images, mut at) = (Vec::new(), Instant::now());
-    let failed = |text: String| Fault::new(FaultKind::Io, "server", text);
-    loop {
-        match receiver.receive()? {
-            Received::Image(image) => {
-                images.push(*image);
-                at = Instant::now();
-            }
-            Received::Text(text) if text.starts_with("ERR") => return Err(failed(text)),
-            Received::Text(_) | Received::Response(_) | Received::Other => {}
-            Received::Close if images.is_empty() => {
-                return Err(failed("the server closed without an image".to_owned()));
-            }
-            Received::Close => return Ok((images, at)),
-            Received::CutOff => return Err(failed("the server ended without CLOSE".to_owned())),
-        }
+    let (images, words, is_closed) = receiver.rest()?;
+    let at = Instant::now();
+    let failed = |text: &str| Fault::new(FaultKind::Io, "server", text);
+    if let Some(said) = words.iter().find(|w| w.starts_with("ERR")) {
+        return Err(failed(said));
     }
+    if images.is_empty() || !is_closed {
+        return Err(failed(
+            "the server ended before its images, or without CLOSE",
+        ));
+    }
+    Ok((images, at))
 }
 
 /// Magnitudes of a series side by side, a row each, head up and front to the left, square pixels.

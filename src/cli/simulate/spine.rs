@@ -48,12 +48,7 @@ fn asked(args: &Args, protocol: &str) -> Result<(SequenceParams, AcquireParams),
         }
     }
     let found = Registry.find(protocol, &overlays)?;
-    let sequence = found.file.sequence.clone().ok_or_else(|| {
-        wrong(format!(
-            "the protocol {protocol} has no [sequence]: nothing says what the scanner plays; name another, or set \
-             sequence.kind and what else differs from the defaults"
-        ))
-    })?;
+    let sequence = found.sequence()?.clone();
     let mut params: AcquireParams = serde_path_to_error::deserialize(toml::Value::Table(table))
         .map_err(|e| {
             let (key, words) = schema::sharpen(&e.path().to_string(), &e.inner().to_string());
@@ -116,7 +111,7 @@ pub(super) fn scan(
 
     if let (Some(path), Some(truth)) = (&args.truth, truth) {
         let block = plan.block();
-        let maps = acquire::tissue_maps(&subject, &block, &[], 8, args.seed)?;
+        let maps = acquire::tissue_maps(&subject, &block, (&[], 0.0), 8, args.seed)?;
         let mut w = ismrmrd::file::Writer::create(path, "truth").map_err(file)?;
         let [z, y, x] = truth.matrix;
         let images = NdArray {
@@ -440,7 +435,8 @@ fn sample(args: &Args, seed: u64, path: &Path) -> Result<(), Fault> {
         centre_mm: subject.centre_mm(),
         axes: [[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
     };
-    let mut maps = acquire::tissue_maps(&subject, &block, &sequences, 4, seed)?;
+    let params = AcquireParams::default();
+    let mut maps = acquire::tissue_maps(&subject, &block, (&sequences, params.b1_spread), 4, seed)?;
     let clean = std::mem::take(&mut maps.contrasts);
     let mut noisy = Vec::new();
     let mut noise = Vec::new();
@@ -448,7 +444,7 @@ fn sample(args: &Args, seed: u64, path: &Path) -> Result<(), Fault> {
         // Scans of all qualities: half to eight times the usual noise.
         let worse =
             2f64.powf((seed.wrapping_mul(31).wrapping_add(stream as u64) % 9) as f64 / 2.0 - 1.0);
-        let std = acquire::noise_std(s, AcquireParams::default().snr) * worse;
+        let std = acquire::noise_std(s, params.snr) * worse;
         noisy.extend(acquire::with_noise(image, std, seed, stream as u64));
         noise.push(std);
     }

@@ -17,6 +17,7 @@ use super::fourier::{Middle, good_size};
 use super::motion::{Motion, Pose};
 use super::signals::Saturation;
 use crate::phantom::noise::Rng;
+use crate::phantom::readout::to_c32;
 use crate::phantom::{Structure, Tissue};
 
 /// Points between which the field and the transmit field are interpolated, mm.
@@ -275,7 +276,7 @@ impl Pools {
                         .flat_map(|p| p.iter())
                         .map(|(a, hz)| Complex64::from_polar(*a, TAU * hz * t_s))
                         .sum();
-                    c32(sum)
+                    to_c32(sum)
                 })
                 .collect()
         };
@@ -330,7 +331,7 @@ impl Pools {
                     .copied()
                     .unwrap_or(0.0);
                 let moved = Complex64::from_polar(w, whole);
-                c32(match pool.kind {
+                to_c32(match pool.kind {
                     Kind::Csf => moved * at.csf,
                     Kind::Wall => moved * Complex64::from_polar(1.0, wall),
                     _ => moved,
@@ -338,11 +339,6 @@ impl Pools {
             })
             .collect()
     }
-}
-
-#[allow(clippy::cast_possible_truncation)] // storage precision
-pub(super) fn c32(v: Complex64) -> Complex32 {
-    Complex32::new(v.re as f32, v.im as f32)
 }
 
 fn list(play: &Play) -> Vec<Pool> {

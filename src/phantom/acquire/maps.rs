@@ -72,16 +72,11 @@ struct Tone {
 
 impl Tone {
     fn new<M: Matter + ?Sized>(body: &M, s: &SequenceParams) -> Result<Self, PhantomError> {
-        let impossible = |e: crate::sequence::SequenceError| PhantomError {
-            key: "sequence",
-            found: e.to_string(),
-            needed: "a sequence that a scanner can play",
-        };
-        let train = Train::plan(s).map_err(impossible)?;
+        let train = Train::plan(s)?;
         let echo = if s.kind == Kind::Gre {
             0
         } else {
-            Order::plan(s).map_err(impossible)?.effective_echo
+            Order::plan(s)?.effective_echo
         };
         let still = AcquireParams {
             motion: MotionParams::none(),
@@ -110,14 +105,15 @@ impl Tone {
     }
 }
 
-/// Fills a block. Every voxel is the mean of `n_samples` places in it; sequences are played at once.
+/// Fills a block. Every voxel is the mean of `n_samples` places in it; sequences are played at once, under a transmit
+/// field of the unevenness `b1_spread` ([`AcquireParams::b1_spread`]).
 ///
 /// # Errors
 /// [`PhantomError`] for a sequence that cannot be played.
 pub fn tissue_maps<M: Matter + ?Sized>(
     body: &M,
     block: &Block,
-    sequences: &[SequenceParams],
+    (sequences, b1_spread): (&[SequenceParams], f64),
     n_samples: usize,
     seed: u64,
 ) -> Result<TissueMaps, PhantomError> {
@@ -132,7 +128,7 @@ pub fn tissue_maps<M: Matter + ?Sized>(
             row(
                 body,
                 block,
-                &tones,
+                (&tones, b1_spread),
                 n_samples.max(1),
                 seed,
                 [r / ny, r % ny],
@@ -165,7 +161,7 @@ pub fn tissue_maps<M: Matter + ?Sized>(
 fn row<M: Matter + ?Sized>(
     body: &M,
     block: &Block,
-    tones: &[Tone],
+    (tones, b1_spread): (&[Tone], f64),
     n_samples: usize,
     seed: u64,
     [z, y]: [usize; 2],
@@ -182,7 +178,7 @@ fn row<M: Matter + ?Sized>(
     for x in 0..nx {
         let centre = block.at([z as f64, y as f64, x as f64]);
         let field = body.field_ppm(centre.map(|v| v as f32));
-        let b1 = b1_at(centre, middle, 1.0) as f32;
+        let b1 = b1_at(centre, middle, b1_spread) as f32;
         let node = ((b1 - 0.8) / 0.4 * (B1_NODES as f32 - 1.0)).clamp(0.0, B1_NODES as f32 - 1.001);
         #[allow(clippy::cast_sign_loss)] // clamped
         let (low, t) = (node as usize, node.fract());

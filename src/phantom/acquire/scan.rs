@@ -16,6 +16,7 @@ use super::motion::{Motion, Pose};
 use super::{AcquireParams, Block, Matter, signals};
 use crate::data::NoiseCovariance;
 use crate::phantom::noise::{self, Rng};
+use crate::phantom::readout::{self, NoiseScan, set_slice_flags, to_c32, u16_of, u32_of};
 use crate::phantom::{CalibrationLines, PhantomError};
 use crate::sequence::{
     FatMethod, Kind, Order, PhaseDirection, Plane as SlicePlane, Region, SequenceParams, Timing,
@@ -88,14 +89,9 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
         protocol_name: &str,
     ) -> Result<Self, PhantomError> {
         params.check()?;
-        let impossible = |e: crate::sequence::SequenceError| PhantomError {
-            key: "sequence",
-            found: e.to_string(),
-            needed: "a sequence that a scanner can play",
-        };
-        let timing = Timing::plan(sequence).map_err(impossible)?;
-        let order = Order::plan(sequence).map_err(impossible)?;
-        let train = Train::plan(sequence).map_err(impossible)?;
+        let timing = Timing::plan(sequence)?;
+        let order = Order::plan(sequence)?;
+        let train = Train::plan(sequence)?;
         let centre_mm = body.centre_mm();
         let extent = body.extent_mm().map(|e| e.map(f64::from));
         let (placement, is_neck) = match sequence.region {
@@ -641,7 +637,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
                         * (k as f64 - (nz / 2) as f64)
                         * (z as f64 - (mz / 2) as f64)
                         / nz as f64;
-                    let w = kspace::c32(Complex64::from_polar(1.0 / (nz as f64).sqrt(), angle));
+                    let w = to_c32(Complex64::from_polar(1.0 / (nz as f64).sqrt(), angle));
                     sum.iter_mut().zip(plane).for_each(|(s, v)| *s += v * w);
                 }
                 let at = (contrast * truth.matrix[0] + slice * mz + z) * my * mx;
@@ -680,40 +676,26 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
     }
 
     fn base_head(&self, number: usize) -> AcquisitionHeader {
-        let n = self.array.loops.len();
-        let mut mask = [0u64; 16];
-        for c in 0..n.min(1024) {
-            mask[c / 64] |= 1 << (c % 64);
-        }
         AcquisitionHeader {
             measurement_uid: u32_of(usize::try_from(self.params.series).unwrap_or(0) + 1),
             scan_counter: u32_of(number + 1),
-            available_channels: u16_of(n),
-            active_channels: u16_of(n),
-            channel_mask: mask,
-            ..AcquisitionHeader::default()
+            ..readout::head(self.array.loops.len())
         }
     }
 
     fn noise_readout(&self, i: usize, factor: &[Complex64]) -> Acquisition {
         let p = self.params;
-        let mut head = self.base_head(i);
-        head.set(Flag::IsNoiseMeasurement);
-        head.number_of_samples = u16_of(p.noise_samples);
-        head.sample_time_us = p.noise_dwell_us;
-        head.acquisition_time_stamp = tick(-10.0 + 0.01 * i as f64);
-        // Noise power goes with bandwidth (one over dwell); the receiver's filter takes some more of it.
-        let scale = (self.sequence.dwell_us() / f64::from(p.noise_dwell_us)
-            * f64::from(p.noise_bandwidth_ratio))
-        .sqrt();
+        let head = AcquisitionHeader {
+            acquisition_time_stamp: tick(-10.0 + 0.01 * i as f64),
+            ..self.base_head(i)
+        };
+        let scan = NoiseScan {
+            n_samples: p.noise_samples,
+            dwell_us: p.noise_dwell_us,
+            bandwidth_ratio: p.noise_bandwidth_ratio,
+        };
         let mut rng = Rng::new(p.seed ^ p.series << 48, i as u64);
-        let n = self.array.loops.len();
-        let data = noise::readout(&mut rng, factor, n, p.noise_samples, scale);
-        Acquisition {
-            head,
-            traj: Vec::new(),
-            data: data.into_iter().map(kspace::c32).collect(),
-        }
+        readout::noise_readout(head, scan, self.sequence.dwell_us(), factor, &mut rng)
     }
 
     fn head(&self, number: usize, slot: &Slot) -> AcquisitionHeader {
@@ -759,7 +741,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
 
     /// First and last readouts of slices, and the end.
     fn set_flags(&self, heads: &mut [AcquisitionHeader], is_last: bool) {
-        crate::phantom::analytic::set_slice_flags(heads.iter_mut());
+        set_slice_flags(heads.iter_mut());
         if is_last && let Some(last) = heads.last_mut() {
             last.set(Flag::LastInRepetition);
             last.set(Flag::LastInMeasurement);
@@ -788,7 +770,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
         Acquisition {
             head,
             traj: Vec::new(),
-            data: data.into_iter().map(kspace::c32).collect(),
+            data: data.into_iter().map(to_c32).collect(),
         }
     }
 
@@ -1025,12 +1007,4 @@ fn tick(time_s: f64) -> u32 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // hours
     let t = (FIRST_TICK + time_s * TICKS_PER_S).max(0.0).round() as u32;
     t
-}
-
-fn u16_of(n: usize) -> u16 {
-    u16::try_from(n).unwrap_or(u16::MAX)
-}
-
-fn u32_of(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -11,6 +11,5 @@ mod shapes;
 mod signal;
 
 pub use params::{CalibrationLines, Object, Plane, Sampling, Simulate};
-pub(super) use scan::set_slice_flags;
 pub use scan::{Simulated, simulate};
 pub use signal::{Truth, truth};

@@ -11,11 +11,12 @@ use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
 use super::sampling::{self, Slot};
-use super::signal::{Scene, to_c32};
+use super::signal::Scene;
 use super::{CalibrationLines, Plane, Simulate};
 use crate::data::NoiseCovariance;
 use crate::phantom::PhantomError;
 use crate::phantom::noise::{self, Rng};
+use crate::phantom::readout::{self, NoiseScan, set_slice_flags, to_c32, u16_of, u32_of};
 
 /// A simulated scan.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub fn simulate(sim: &Simulate) -> Result<Simulated, PhantomError> {
                 let s = &slots[i];
                 let lines = if s.is_separate { &calibration } else { &signal };
                 let line = &lines[s.line_idx * block..(s.line_idx + 1) * block];
-                readout(sim, &scene, s, line, &factor, n_noise + i)
+                imaging_readout(sim, &scene, s, line, &factor, n_noise + i)
             })
             .collect();
         for (i, a) in members.into_iter().zip(made) {
@@ -91,54 +92,32 @@ pub fn simulate(sim: &Simulate) -> Result<Simulated, PhantomError> {
     })
 }
 
-fn u16_of(n: usize) -> u16 {
-    u16::try_from(n).unwrap_or(u16::MAX)
-}
-
-fn u32_of(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
-
 fn base_head(sim: &Simulate, number: usize) -> AcquisitionHeader {
-    let mut mask = [0u64; 16];
-    for c in 0..sim.n_coils {
-        mask[c / 64] |= 1 << (c % 64);
-    }
     AcquisitionHeader {
         measurement_uid: 1,
         scan_counter: u32_of(number),
         acquisition_time_stamp: u32_of(number * 4),
-        available_channels: u16_of(sim.n_coils),
-        active_channels: u16_of(sim.n_coils),
-        channel_mask: mask,
-        ..AcquisitionHeader::default()
+        ..readout::head(sim.n_coils)
     }
 }
 
 fn noise_readouts(sim: &Simulate, factor: &[Complex64]) -> Vec<Acquisition> {
-    // Noise power goes with bandwidth (one over dwell); the receiver's filter takes some more of it.
-    let scale = (f64::from(sim.dwell_us) / f64::from(sim.noise_dwell_us)
-        * f64::from(sim.noise_bandwidth_ratio))
-    .sqrt();
+    let scan = NoiseScan {
+        n_samples: sim.noise_samples,
+        dwell_us: sim.noise_dwell_us,
+        bandwidth_ratio: sim.noise_bandwidth_ratio,
+    };
     (0..sim.n_noise_readouts)
         .into_par_iter()
         .map(|i| {
-            let mut head = base_head(sim, i);
-            head.set(Flag::IsNoiseMeasurement);
-            head.number_of_samples = u16_of(sim.noise_samples);
-            head.sample_time_us = sim.noise_dwell_us;
             let mut rng = Rng::new(sim.seed, i as u64);
-            let data = noise::readout(&mut rng, factor, sim.n_coils, sim.noise_samples, scale);
-            Acquisition {
-                head,
-                traj: Vec::new(),
-                data: data.into_iter().map(to_c32).collect(),
-            }
+            let head = base_head(sim, i);
+            readout::noise_readout(head, scan, sim.dwell_us.into(), factor, &mut rng)
         })
         .collect()
 }
 
-fn readout(
+fn imaging_readout(
     sim: &Simulate,
     scene: &Scene,
     slot: &Slot,
@@ -268,28 +247,6 @@ fn set_flags(readouts: &mut [Acquisition]) {
     }
     if let Some(last) = readouts.last_mut() {
         last.head.set(Flag::LastInMeasurement);
-    }
-}
-
-/// First and last readouts of each slice of a frame. A separate calibration scan is over before its slices' imaging
-/// lines begin; embedded lines belong to them.
-pub(in crate::phantom) fn set_slice_flags<'a>(
-    heads: impl Iterator<Item = &'a mut AcquisitionHeader>,
-) {
-    let frame = |h: &AcquisitionHeader| {
-        let i = &h.idx;
-        (i.repetition, i.set, i.phase, i.contrast, i.average, i.slice)
-    };
-    let mut last = BTreeMap::new();
-    for head in heads {
-        let key = frame(head);
-        if !last.contains_key(&key) {
-            head.set(Flag::FirstInSlice);
-        }
-        last.insert(key, head);
-    }
-    for head in last.into_values() {
-        head.set(Flag::LastInSlice);
     }
 }
 

@@ -10,6 +10,7 @@ use super::Simulate;
 use super::coils::{Coil, N_TERMS, ORDER, ring};
 use super::shapes::{Ellipsoid, ellipsoids};
 use crate::phantom::PhantomError;
+use crate::phantom::readout::to_c32;
 
 /// Encoded grid and coils of a scan.
 pub(crate) struct Scene {
@@ -173,11 +174,6 @@ impl Scene {
 
 fn term(p: i64) -> usize {
     (p + ORDER).unsigned_abs() as usize
-}
-
-#[allow(clippy::cast_possible_truncation)] // storage precision
-pub(crate) fn to_c32(v: Complex64) -> Complex32 {
-    Complex32::new(v.re as f32, v.im as f32)
 }
 
 /// What a perfect scan of one slice would show.

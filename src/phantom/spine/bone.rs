@@ -1,7 +1,7 @@
 //! The shape of one vertebra in its own frame: body, arch and processes as distances, mm, negative inside.
 
 use super::draw::Draft;
-use super::texture::{ellipse, ellipsoid, mix, segment, smooth_max, smooth_min, step};
+use super::texture::{ellipse, ellipsoid, mix, rounded_box, segment, smooth_max, smooth_min, step};
 use crate::phantom::Structure;
 use crate::sequence::Region;
 
@@ -129,7 +129,7 @@ impl Bone {
         Body { whole, top, bottom }
     }
 
-    /// Place of the canal's middle behind the body, at height `w`: laminae lean backwards on their way down.
+    /// Middle of the canal, mm behind the middle of the body.
     pub(super) fn canal_centre(&self) -> f32 {
         self.back() + 0.5 * self.canal_ap
     }
@@ -271,19 +271,7 @@ pub(super) fn outline(u: f32, v: f32, a: f32, b: f32, dent: f32) -> (f32, f32) {
     // The dent is cut from the back; the rest is centred so that the whole measures 2 b in the midline.
     let bb = b + 0.5 * dent;
     let vv = v - 0.5 * dent;
-    let (p, q) = (u / a, vv / bb);
-    let s = p * p + q * q;
-    let corner = if s > 1e-6 {
-        p * p * q * q / (s * s)
-    } else {
-        0.0
-    };
-    let rho = s.sqrt() * (1.0 - 0.42 * corner);
-    let radius = if s > 1e-6 {
-        ((a * p * p + bb * q * q) / s).max(1.0)
-    } else {
-        a.min(bb)
-    };
+    let (rho, radius) = rounded_box(u, vv, [a, bb], 0.42);
     let side = (rho - 1.0) * radius;
     let x = (u / (0.62 * a)).abs().min(1.0);
     let wall = v - (b + dent * x * x);

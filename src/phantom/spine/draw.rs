@@ -224,7 +224,7 @@ impl Draft {
                 let mut level = level(m, i, scale, &mut d);
                 level.marrow_fat = (marrow_fat + d.normal(0.0, 0.025)).clamp(0.04, 0.88);
                 level.marrow_hu = marrow_hu + d.normal(0.0, 10.0);
-                age_level(&mut level, region, i, age_years, wear, &mut d);
+                age_level(&mut level, region, age_years, wear, &mut d);
                 level
             })
             .collect();
@@ -329,7 +329,7 @@ fn level(m: &Morphometry, i: usize, scale: f64, d: &mut Dice) -> Level {
 }
 
 /// What the years did to one level: discs dry and sink, rims grow spurs, joints thicken.
-fn age_level(level: &mut Level, region: Region, i: usize, age: f64, wear: f64, d: &mut Dice) {
+fn age_level(level: &mut Level, region: Region, age: f64, wear: f64, d: &mut Dice) {
     // The two lowest mobile discs of each region wear first.
     let place = match (region, level.name.as_str()) {
         (Region::Lumbar, "L4" | "L5") | (Region::Cervical, "C5" | "C6") => 1.0,
@@ -337,7 +337,6 @@ fn age_level(level: &mut Level, region: Region, i: usize, age: f64, wear: f64, d
         (Region::Lumbar, "S1" | "S2" | "S3" | "S4") => 0.0,
         _ => 0.45,
     };
-    let _ = i;
     let strength = (wear * place * ((age - 22.0) / 45.0).max(0.0) + d.normal(0.0, 0.22)).max(0.0);
     level.disc.pfirrmann = match strength {
         s if s < 0.12 => 1,

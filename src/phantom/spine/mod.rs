@@ -1022,7 +1022,7 @@ impl Patient {
     }
 
     /// Muscle with the fat of the patient, more of it along fibres that run with the spine, and at `edge` (mm inside).
-    fn muscle(&self, p: [f32; 3], a: &Along, what: Structure, more: f32, edge: f32) -> Voxel {
+    fn muscle(&self, p: [f32; 3], what: Structure, more: f32, edge: f32) -> Voxel {
         let mut v = self.paint(Tissue::Muscle, what);
         #[allow(clippy::cast_possible_truncation)] // storage precision
         let fat = self.draft.muscle_fat as f32 * more;
@@ -1037,7 +1037,6 @@ impl Patient {
         if edge > -0.7 {
             v.fat_fraction = v.fat_fraction.max(0.35);
         }
-        let _ = a;
         v.hu = mix(
             v.hu,
             self.matters.all[usize::from(self.matters.of(Tissue::Fat))].hu,

@@ -228,21 +228,23 @@ impl FromStr for Pathology {
             }
             None => (rest, None),
         };
-        let kind = Kind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(|| {
-            let near = Kind::ALL
-                .into_iter()
-                .min_by_key(|k| distance(k.name(), name))
-                .map_or("", Kind::name);
-            PhantomError {
-                key: "pathology",
-                found: format!("{name}, which is nearest to {near}"),
-                needed: "one of disc_bulge, protrusion, extrusion, central_stenosis, lateral_recess_stenosis, \
-                         foraminal_stenosis, facet_arthropathy, modic1, modic2, modic3, modic_mixed, \
-                         fracture_osteoporotic, fracture_traumatic, fracture_malignant, metastasis_lytic, \
-                         metastasis_blastic, haemangioma, haemangioma_atypical, spondylodiscitis, cord_lesion, metal, \
-                         scoliosis, transitional, spondylolisthesis; as kind[:severity][@level][-left|-right]",
-            }
-        })?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|k| k.name() == name)
+            .ok_or_else(|| {
+                let near = Kind::ALL
+                    .into_iter()
+                    .min_by_key(|k| distance(k.name(), name))
+                    .map_or("", Kind::name);
+                PhantomError {
+                    key: "pathology",
+                    found: format!(
+                        "{name}, which is nearest to {near}; there are {}",
+                        Kind::ALL.map(Kind::name).join(", ")
+                    ),
+                    needed: "a finding that there is, as kind[:severity][@level][-left|-right]",
+                }
+            })?;
         Ok(Self {
             kind,
             severity,

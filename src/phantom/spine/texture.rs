@@ -89,6 +89,18 @@ pub(super) fn ellipsoid(p: [f32; 3], r: [f32; 3]) -> f32 {
     }
 }
 
+/// An ellipse about zero whose corners are filled by `corner`: radius relative to its edge, and the edge's own radius in
+/// that direction.
+pub(super) fn rounded_box(x: f32, y: f32, [rx, ry]: [f32; 2], corner: f32) -> (f32, f32) {
+    let (p, q) = (x / rx, y / ry);
+    let s = p * p + q * q;
+    if s <= 1e-6 {
+        return (s.sqrt(), rx.min(ry));
+    }
+    let rho = s.sqrt() * (1.0 - corner * p * p * q * q / (s * s));
+    (rho, (rx * p * p + ry * q * q) / s)
+}
+
 /// Distance to the line from `a` to `b`, and where along it (0 to 1).
 pub(super) fn segment(p: [f32; 3], a: [f32; 3], b: [f32; 3]) -> (f32, f32) {
     let pa = [0, 1, 2].map(|i| p[i] - a[i]);

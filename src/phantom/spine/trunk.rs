@@ -2,7 +2,9 @@
 
 use super::Patient;
 use super::column::Along;
-use super::texture::{ellipse, ellipsoid, mix, noise, rough, segment, smooth_max, step};
+use super::texture::{
+    ellipse, ellipsoid, mix, noise, rough, rounded_box, segment, smooth_max, step,
+};
 use crate::phantom::{Structure, Tissue, Voxel};
 use crate::sequence::Region;
 
@@ -77,24 +79,13 @@ impl Trunk {
         self.row(z)[0]
     }
 
-    /// Distance to the skin, negative inside, and to the front of the back: how far forward (0 back, 1 front).
+    /// Distance to the skin, mm, negative inside; and how far forward a place is, 0 at the back to 1 at the front.
     pub(super) fn skin(&self, p: [f32; 3]) -> (f32, f32) {
         let [back, front, half] = self.row(p[2]);
         let depth = 0.5 * (back - front);
         let y = p[1] - 0.5 * (back + front);
-        let (a, b) = (p[0] / half, y / depth);
-        let s = a * a + b * b;
-        let corner = if s > 1e-6 {
-            a * a * b * b / (s * s)
-        } else {
-            0.0
-        };
-        let rho = s.sqrt() * (1.0 - 0.5 * corner);
-        let radius = if s > 1e-6 {
-            (half * a * a + depth * b * b) / s
-        } else {
-            depth
-        };
+        let b = y / depth;
+        let (rho, radius) = rounded_box(p[0], y, [half, depth], 0.5);
         // A shallow furrow over the spinous processes.
         let furrow = if b > 0.0 && p[0].abs() < 48.0 {
             3.0 * (-(p[0] / 16.0).powi(2)).exp()
@@ -110,7 +101,7 @@ impl Patient {
     pub(super) fn around(&self, p: [f32; 3], a: &Along, skin: f32, forward: f32) -> Voxel {
         match self.draft.region {
             Region::Lumbar => self.around_lumbar(p, a, skin, forward),
-            Region::Cervical => self.around_cervical(p, a, skin, forward),
+            Region::Cervical => self.around_cervical(p, a, skin),
         }
     }
 
@@ -119,7 +110,6 @@ impl Patient {
         let wobble = 1.6 * noise(seed, p.map(|v| v / 17.0));
         let t = a.t.clamp(0.0, self.last());
         let (u, v) = (a.u.abs() + 0.6 * wobble, a.v + wobble);
-        let side = if a.u > 0.0 { 1 } else { 0 };
         let vc = self.canal_centre(t);
         let body = 0.5 * self.level(t, &self.by_level.width);
         let size = self.muscle_size;
@@ -148,7 +138,6 @@ impl Patient {
             if multifidus < 0.0 && v < fascia - 1.0 {
                 return self.muscle(
                     p,
-                    a,
                     Structure::Multifidus,
                     1.25 + 0.8 * step(5.0, 9.0, t),
                     multifidus,
@@ -157,7 +146,6 @@ impl Patient {
             if erector < 0.0 {
                 return self.muscle(
                     p,
-                    a,
                     Structure::ErectorSpinae,
                     1.0 + 0.5 * step(5.0, 9.0, t),
                     erector,
@@ -173,17 +161,17 @@ impl Patient {
         let drift = (t - 6.0).max(0.0);
         let psoas = ellipse(
             u - body - 4.0 - 12.0 * grow - 5.0 * drift,
-            v + 3.0 + 7.0 * drift - 0.02 * side as f32,
+            v + 3.0 + 7.0 * drift,
             (5.0 + 14.0 * grow) * size,
             (7.0 + 16.0 * grow) * size,
         ) + if t < 2.6 { 40.0 } else { 0.0 };
         if psoas < 0.0 && t < 10.5 {
-            return self.muscle(p, a, Structure::Psoas, 0.45, psoas);
+            return self.muscle(p, Structure::Psoas, 0.45, psoas);
         }
         let quadratus = ellipse(u - 62.0, v - vc + 3.0, 21.0 * size, 9.0 * size)
             + if (2.8..7.6).contains(&t) { 0.0 } else { 30.0 };
         if quadratus < 0.0 {
-            return self.muscle(p, a, Structure::OtherMuscle, 0.7, quadratus);
+            return self.muscle(p, Structure::OtherMuscle, 0.7, quadratus);
         }
         // Gluteal muscles and the wings of the ilium, crudely: they are outside of sagittal stacks.
         if t > 6.6 {
@@ -201,7 +189,7 @@ impl Patient {
                 return self.bone_matter(p, Structure::Sacrum, 255, -ilium, 1.2);
             }
             if a.v > vc - 5.0 && p[0].abs() > 22.0 && skin < -self.trunk.subcutaneous * 0.9 {
-                return self.muscle(p, a, Structure::OtherMuscle, 1.0, -3.0);
+                return self.muscle(p, Structure::OtherMuscle, 1.0, -3.0);
             }
         }
 
@@ -216,7 +204,7 @@ impl Patient {
             if layer < 0.12 {
                 return self.fat(p, Structure::VisceralFat);
             }
-            return self.muscle(p, a, Structure::OtherMuscle, 0.8, -2.0);
+            return self.muscle(p, Structure::OtherMuscle, 0.8, -2.0);
         }
 
         // Great vessels: the aorta to the left of the midline down to L4, then both iliacs.
@@ -312,7 +300,7 @@ impl Patient {
         self.fat(p, Structure::VisceralFat)
     }
 
-    fn around_cervical(&self, p: [f32; 3], a: &Along, skin: f32, forward: f32) -> Voxel {
+    fn around_cervical(&self, p: [f32; 3], a: &Along, skin: f32) -> Voxel {
         let seed = self.seeds.soft;
         let wobble = 1.1 * noise(seed, p.map(|v| v / 11.0));
         let t = a.t.clamp(-1.5, self.last());
@@ -376,7 +364,7 @@ impl Patient {
                 } else {
                     Structure::ErectorSpinae
                 };
-                return self.muscle(p, a, what, 0.6, -2.0);
+                return self.muscle(p, what, 0.6, -2.0);
             }
             if r < 1.08 {
                 return self.fat(p, Structure::VisceralFat);
@@ -391,14 +379,14 @@ impl Patient {
         let f = -(a.v + front);
         let longus = ellipse(u - 6.0, f - 3.0, 7.0, 3.2);
         if longus < 0.0 {
-            return self.muscle(p, a, Structure::Psoas, 0.4, longus);
+            return self.muscle(p, Structure::Psoas, 0.4, longus);
         }
         let gullet = ellipse(a.u - 3.0, f - 10.0, 7.0, 3.6);
         if gullet < 0.0 && t > 3.2 {
             return if gullet < -2.2 {
                 self.paint(Tissue::BowelContent, Structure::Bowel)
             } else {
-                self.muscle(p, a, Structure::OtherMuscle, 0.3, gullet)
+                self.muscle(p, Structure::OtherMuscle, 0.3, gullet)
             };
         }
         let low = step(2.4, 4.0, t);
@@ -430,7 +418,7 @@ impl Patient {
         );
         let scalene = ellipse(u - 26.0, v + 2.0, 10.0 * size, 9.0 * size);
         if (sterno < 0.0 || scalene < 0.0) && t > -0.3 {
-            return self.muscle(p, a, Structure::OtherMuscle, 0.5, sterno.min(scalene));
+            return self.muscle(p, Structure::OtherMuscle, 0.5, sterno.min(scalene));
         }
         // Chest below: lungs beside, mediastinum before the spine.
         if t > 6.6 && u > 26.0 {
@@ -451,9 +439,8 @@ impl Patient {
         }
         // Strap muscles and tongue fill what is left in front; fat between.
         if f > 34.0 && f < 50.0 && a.u.abs() < 34.0 {
-            return self.muscle(p, a, Structure::OtherMuscle, 0.7, -1.0);
+            return self.muscle(p, Structure::OtherMuscle, 0.7, -1.0);
         }
-        let _ = forward;
         self.fat(p, Structure::VisceralFat)
     }
 }
