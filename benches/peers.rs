@@ -397,6 +397,7 @@ fn main() {
         "cg_card" => card::sense(&job),
         "unfold_card" => card::slices(&job),
         "grappa_card" => card::grappa(&job),
+        "espirit_card" => card::espirit(&job),
         "copy_card" => card::copy(&job),
         "kernels_card" => card::kernels(&job),
         "grappa" => recon(&job, Method::Grappa),

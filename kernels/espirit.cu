@@ -4,8 +4,8 @@
 // in        rows   c32 [n_rows][n_taps][n_pairs]: the matrix function at each row (z, y), left to be summed over taps along x
 //           waves  c32 [n_x][n_taps]: exp(2 pi i t x)    gauge c32 [n_coils]: the phase that each voxel is given
 // out       maps   c32 [n_coils][n_rows][n_x]
-// launch    grid (ceil(n_x / 32), n_rows)   block (256)   shared 46 KiB, static
-// requires  n_coils 1 to 17; n_pairs at least n_coils (n_coils + 1) / 2, lower triangle by columns; crop below 1; n_rows below 65,536
+// launch    grid (n_rows, ceil(n_x / 32))   block (256)   shared 46 KiB, static
+// requires  n_coils 1 to 17; n_pairs at least n_coils (n_coils + 1) / 2, lower triangle by columns; crop below 1
 // tolerance 2e-3 relative to the reference (both stop at a residual of 1e-3 and go on for 3 steps; sums in another order)
 // emulated  yes
 //
@@ -45,7 +45,7 @@ KERNEL THREADS(256) espirit_maps_c32(IN(float2) rows, IN(float2) waves, IN(float
     SHARED(float2, vector, ESPIRIT_COILS * ESPIRIT_VOXELS);
     SHARED(float2, sums, ESPIRIT_PARTS * ESPIRIT_VOXELS);
     const int voxel = threadIdx.x % ESPIRIT_VOXELS, part = threadIdx.x / ESPIRIT_VOXELS;
-    const int row = blockIdx.y, x = min((int)blockIdx.x * ESPIRIT_VOXELS + voxel, n_x - 1); // beyond the end: the last again
+    const int row = blockIdx.x, x = min((int)blockIdx.y * ESPIRIT_VOXELS + voxel, n_x - 1); // beyond the end: the last again
     const int n = n_coils;
     for (int pair = part; pair < n * (n + 1) / 2; pair += ESPIRIT_PARTS) {
         float2 sum = make_float2(0.0f, 0.0f);
@@ -161,7 +161,7 @@ KERNEL THREADS(256) espirit_maps_c32(IN(float2) rows, IN(float2) waves, IN(float
     projection = sum_of_voxel(sums, projection);
     const float size = sqrtf(c_norm(projection, 0.0f));
     const float2 turn = size > 0.0f ? make_float2(projection.x / size * weight, -projection.y / size * weight) : make_float2(weight, 0.0f);
-    if ((int)blockIdx.x * ESPIRIT_VOXELS + voxel >= n_x) return;
+    if ((int)blockIdx.y * ESPIRIT_VOXELS + voxel >= n_x) return;
 #pragma unroll
     for (int k = 0; k < ESPIRIT_OWN; k++) {
         const int i = part + k * ESPIRIT_PARTS;

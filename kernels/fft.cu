@@ -19,17 +19,12 @@ KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN(float2) in, OUT(float2) out, IN(float2
     const int row = blockIdx.x * count;
     const Lines l = {n, min(count, n_rows - row), 1, n};
     const size_t from = (size_t)row * n;
-    for (int i = threadIdx.x; i < l.n * l.count; i += FFT_BLOCK) {
-        const int line = i / n, at = i - line * n, place = at >= centre ? at - centre : at - centre + n;
-        memory[line * n + place] = in[from + i];
-    }
-    __syncthreads(); // the lines are here
-    OUT(float2) result = memory + (fft(memory, false, l, radices, twiddles, sign) ? FFT_HALF : 0);
-    for (int i = threadIdx.x; i < l.n * l.count; i += FFT_BLOCK) {
-        const int line = i / n, at = i - line * n, place = at >= centre ? at - centre : at - centre + n;
-        const float2 v = result[line * n + place];
-        out[from + i] = make_float2(v.x * scale, v.y * scale);
-    }
+    fft(memory, 0, l, radices, twiddles, sign,
+        [&](int line, int at) {
+            const float2 v = in[from + line * n + to_centre(at, centre, n)];
+            return v;
+        },
+        [&](int line, int at, float2 v) { out[from + line * n + to_centre(at, centre, n)] = make_float2(v.x * scale, v.y * scale); });
 }
 
 KERNEL THREADS(FFT_BLOCK) fft_columns_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_x, int radices, int count, int centre, float sign, float scale) {
@@ -37,15 +32,10 @@ KERNEL THREADS(FFT_BLOCK) fft_columns_c32(IN(float2) in, OUT(float2) out, IN(flo
     const int x = blockIdx.x * count, some = min(count, n_x - x);
     const Lines l = {n, some, some, 1};
     const size_t from = (size_t)blockIdx.y * n * n_x + x;
-    for (int i = threadIdx.x; i < n * some; i += FFT_BLOCK) {
-        const int at = i / some, line = i - at * some, place = at >= centre ? at - centre : at - centre + n;
-        memory[place * some + line] = in[from + (size_t)at * n_x + line];
-    }
-    __syncthreads(); // the columns are here
-    OUT(float2) result = memory + (fft(memory, false, l, radices, twiddles, sign) ? FFT_HALF : 0);
-    for (int i = threadIdx.x; i < n * some; i += FFT_BLOCK) {
-        const int at = i / some, line = i - at * some, place = at >= centre ? at - centre : at - centre + n;
-        const float2 v = result[place * some + line];
-        out[from + (size_t)at * n_x + line] = make_float2(v.x * scale, v.y * scale);
-    }
+    fft(memory, 0, l, radices, twiddles, sign,
+        [&](int line, int at) {
+            const float2 v = in[from + (size_t)to_centre(at, centre, n) * n_x + line];
+            return v;
+        },
+        [&](int line, int at, float2 v) { out[from + (size_t)to_centre(at, centre, n) * n_x + line] = make_float2(v.x * scale, v.y * scale); });
 }

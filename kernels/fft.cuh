@@ -1,7 +1,7 @@
 // Fourier transforms of a few lines side by side in shared memory.
 //
-// Stockham's passes: each reads one half of the memory and writes the other, in natural order at both ends. The plan comes
-// from the host (device::cuda::FftPlan): n is at most FFT_HALF and has no prime factor above 7.
+// Stockham's passes: each reads one half of the memory and writes the other, in natural order at both ends; the first reads
+// and the last writes wherever its caller likes, most often the card's memory. The plan comes from the host (device::cuda::FftPlan): n is at most FFT_HALF and has no prime factor above 7.
 #pragma once
 
 // Samples in one half; both are 48 KiB, what every card has without being asked.
@@ -10,6 +10,14 @@ constexpr int FFT_BLOCK = 256;
 
 // `count` lines of n samples; sample i of line l lies at i * step + l * pitch. Either step or pitch is 1.
 struct Lines { int n, count, step, pitch; };
+
+DEVICE int place_of(Lines l, int line, int at) { return at * l.step + line * l.pitch; }
+
+// i / d by 1 / d in floating point: exact for i and d up to FFT_HALF, since quotients are half a step off whole numbers.
+DEVICE int over(int i, float inverse) { return (int)(((float)i + 0.5f) * inverse); }
+
+// From the place of a sample, DC or the origin first, to where it is with that at `centre`.
+DEVICE int to_centre(int place, int centre, int n) { return place + centre < n ? place + centre : place + centre - n; }
 
 DEVICE float2 c_add(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
 DEVICE float2 c_sub(float2 a, float2 b) { return make_float2(a.x - b.x, a.y - b.y); }
@@ -108,46 +116,81 @@ template <> struct Dft<8> {
     }
 };
 
-// One pass of radix R from `from` to `to`; `done` is the product of the radices before it.
-template <int R> DEVICE void fft_pass(OUT(float2) from, OUT(float2) to, Lines l, int done, IN(float2) twiddles, float sign) {
-    const int apart = l.n / R, turn = apart / done;
-    for (int i = threadIdx.x; i < apart * l.count; i += FFT_BLOCK) {
-        // Neighbouring threads read neighbouring words.
-        const int major = l.pitch == 1 ? l.count : apart, high = i / major, low = i - high * major;
-        const int j = l.pitch == 1 ? high : low, line = (l.pitch == 1 ? low : high) * l.pitch;
-        const int cycle = j / done, k = j - cycle * done;
-        float2 v[R];
+// exp(-2 pi i r m / n) for r below R: powers of two from the table, the others are their products.
+template <int R> DEVICE void twiddle(float2 (&v)[R], int m, IN(float2) twiddles, float sign) {
+    float2 w[R];
 #pragma unroll
-        for (int r = 0; r < R; r++) {
-            v[r] = from[(j + r * apart) * l.step + line];
-            if (r == 0) continue;
-            const float2 w = twiddles[r * k * turn];
-            v[r] = c_mul(make_float2(w.x, sign * w.y), v[r]);
+    for (int r = 1; r < R; r++) {
+        if ((r & (r - 1)) == 0) {
+            const float2 of_table = twiddles[r * m];
+            w[r] = make_float2(of_table.x, sign * of_table.y);
+        } else {
+            const int high = r >= 4 ? 4 : 2;
+            w[r] = c_mul(w[high], w[r - high]);
         }
-        Dft<R>::run(v, sign);
-#pragma unroll
-        for (int r = 0; r < R; r++) to[(cycle * done * R + k + r * done) * l.step + line] = v[r];
+        v[r] = c_mul(w[r], v[r]);
     }
-    __syncthreads(); // this pass is written
 }
 
-// Transforms the lines in `memory` (2 x FFT_HALF), whose first half was filled before a barrier; true where the result
-// is in the second half. Not scaled. `radices` are those of the passes, four bits each, the first one lowest; `sign` is 1
-// forward, -1 inverse; twiddles [n] are exp(-2 pi i k / n).
-DEVICE bool fft(OUT(float2) memory, bool is_second, Lines l, int radices, IN(float2) twiddles, float sign) {
-    int done = 1;
-    for (int rest = radices; rest != 0; rest >>= 4) {
-        const int radix = rest & 15;
-        OUT(float2) from = memory + (is_second ? FFT_HALF : 0);
-        OUT(float2) to = memory + (is_second ? 0 : FFT_HALF);
-        if (radix == 8) fft_pass<8>(from, to, l, done, twiddles, sign);
-        else if (radix == 4) fft_pass<4>(from, to, l, done, twiddles, sign);
-        else if (radix == 2) fft_pass<2>(from, to, l, done, twiddles, sign);
-        else if (radix == 3) fft_pass<3>(from, to, l, done, twiddles, sign);
-        else if (radix == 5) fft_pass<5>(from, to, l, done, twiddles, sign);
-        else fft_pass<7>(from, to, l, done, twiddles, sign);
-        done *= radix;
-        is_second = !is_second;
+// One pass of radix R; `done` is the product of the radices before it. `load(line, at)` gives a sample in natural order,
+// `store(line, at, v)` takes one.
+template <int R, class Load, class Store> DEVICE void fft_pass(Lines l, int done, IN(float2) twiddles, float sign, Load load, Store store) {
+    const int apart = l.n / R, turn = apart / done, major = l.pitch == 1 ? l.count : apart;
+    const float of_major = 1.0f / (float)major, of_done = 1.0f / (float)done;
+    for (int i = threadIdx.x; i < apart * l.count; i += FFT_BLOCK) {
+        // Neighbouring threads read neighbouring words.
+        const int high = over(i, of_major), low = i - high * major;
+        const int j = l.pitch == 1 ? high : low, line = l.pitch == 1 ? low : high;
+        const int cycle = over(j, of_done), k = j - cycle * done;
+        float2 v[R];
+#pragma unroll
+        for (int r = 0; r < R; r++) v[r] = load(line, j + r * apart);
+        if (done > 1) twiddle<R>(v, k * turn, twiddles, sign);
+        Dft<R>::run(v, sign);
+#pragma unroll
+        for (int r = 0; r < R; r++) store(line, cycle * done * R + k + r * done, v[r]);
     }
-    return is_second;
+}
+
+// The half of `memory` that the last pass does not read, if the first one writes to the half `first` (0 or 1).
+DEVICE int half_after(int radices, int first) {
+    for (int rest = radices >> 4; rest > 0; rest >>= 4) first = 1 - first;
+    return first;
+}
+
+// Transforms lines from `load` to `store`, through `memory` (2 x FFT_HALF) of which it writes the half `first` first. All
+// have read that half, and written what `load` looks at, at a barrier before; what `store` writes is seen after the next
+// one. `store` may write the half_after, and the next transform may begin with it, without a barrier between. Not scaled.
+// `radices` are those of the passes, four bits each, the first one lowest; `sign` is 1 forward, -1 inverse; twiddles [n] are
+// exp(-2 pi i k / n).
+template <class Load, class Store> DEVICE void fft(OUT(float2) memory, int first, Lines l, int radices, IN(float2) twiddles, float sign, Load load, Store store) {
+    if (radices == 0) { // n is 1
+        for (int line = threadIdx.x; line < l.count; line += FFT_BLOCK) store(line, 0, load(line, 0));
+        return;
+    }
+    int done = 1, half = first;
+    for (int rest = radices; rest > 0; rest >>= 4) {
+        const int radix = rest & 15;
+        const bool is_first = done == 1, is_last = rest >> 4 == 0;
+        OUT(float2) from = memory + (1 - half) * FFT_HALF;
+        OUT(float2) to = memory + half * FFT_HALF;
+        const auto get = [&](int line, int at) {
+            if (is_first) return load(line, at);
+            const float2 v = from[place_of(l, line, at)];
+            return v;
+        };
+        const auto put = [&](int line, int at, float2 v) {
+            if (is_last) store(line, at, v);
+            else to[place_of(l, line, at)] = v;
+        };
+        if (radix == 8) fft_pass<8>(l, done, twiddles, sign, get, put);
+        else if (radix == 4) fft_pass<4>(l, done, twiddles, sign, get, put);
+        else if (radix == 2) fft_pass<2>(l, done, twiddles, sign, get, put);
+        else if (radix == 3) fft_pass<3>(l, done, twiddles, sign, get, put);
+        else if (radix == 5) fft_pass<5>(l, done, twiddles, sign, get, put);
+        else fft_pass<7>(l, done, twiddles, sign, get, put);
+        if (!is_last) __syncthreads(); // this pass is written
+        done *= radix;
+        half = 1 - half;
+    }
 }

@@ -45,7 +45,7 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
     SHARED(float2, memory, 2 * FFT_HALF);
     OUT(double) room = as<double>(memory);
     const int column = threadIdx.x % count, first_row = threadIdx.x / count, rows = FFT_BLOCK / count, centre = n / 2;
-    const int x = blockIdx.x * count + column;
+    const int x0 = blockIdx.x * count, x = x0 + column;
     const bool is_inside = x < n_x;
     const Lines l = {n, count, count, 1};
     float2 solution[CG_OWN], residual[CG_OWN], direction[CG_OWN], product[CG_OWN];
@@ -58,27 +58,23 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
     // Row `at` of an image and frequency `at` (DC in the middle) both lie at place (at - centre) modulo n.
     const float to_image = rsqrtf((float)n);
     for (int c = 0; c < n_coils; c++) {
-#pragma unroll
-        for (int i = 0; i < CG_OWN; i++) {
-            const int at = first_row + i * rows;
-            if (at >= n) break;
-            const int line = line_of[at];
-            float2 v = make_float2(0.0f, 0.0f);
-            if (line >= 0 && is_inside) {
+        OUT(float2) image = memory + half_after(radices, 0) * FFT_HALF;
+        fft(memory, 0, l, radices, twiddles, -1.0f,
+            [&](int column, int place) {
+                const int at = to_centre(place, centre, n), line = line_of[at], x = x0 + column;
+                if (line < 0 || x >= n_x) return make_float2(0.0f, 0.0f);
                 const float2 sample = lines[((size_t)c * n_lines + line) * n_x + x];
                 const float w = weights[at] * to_image;
-                v = make_float2(sample.x * w, sample.y * w);
-            }
-            memory[(at >= centre ? at - centre : at - centre + n) * count + column] = v;
-        }
-        __syncthreads(); // the lines are here
-        OUT(float2) image = memory + (fft(memory, false, l, radices, twiddles, -1.0f) ? FFT_HALF : 0);
+                return make_float2(sample.x * w, sample.y * w);
+            },
+            [&](int column, int place, float2 v) { image[to_centre(place, centre, n) * count + column] = v; });
+        __syncthreads(); // the image is here
 #pragma unroll
         for (int i = 0; i < CG_OWN; i++) {
             const int at = first_row + i * rows;
             if (at >= n || !is_inside) break;
             const float2 s = csm[((size_t)c * n + at) * n_x + x];
-            const float2 v = image[(at >= centre ? at - centre : at - centre + n) * count + column];
+            const float2 v = image[at * count + column];
             residual[i] = c_conj_fma(s, v, residual[i]);
             inverse[i] = c_norm(s, inverse[i]);
         }
@@ -111,30 +107,37 @@ KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, I
                 if (at >= n) break;
                 float2 v = make_float2(0.0f, 0.0f);
                 if (is_inside) v = c_mul(csm[((size_t)c * n + at) * n_x + x], direction[i]);
-                memory[(at >= centre ? at - centre : at - centre + n) * count + column] = v;
+                memory[at * count + column] = v;
             }
             __syncthreads(); // the coil's image is here
-            const bool is_second = fft(memory, false, l, radices, twiddles, 1.0f);
-            OUT(float2) spectrum = memory + (is_second ? FFT_HALF : 0);
-#pragma unroll
-            for (int i = 0; i < CG_OWN; i++) {
-                const int at = first_row + i * rows;
-                if (at >= n) break;
-                const int place = (at >= centre ? at - centre : at - centre + n) * count + column;
-                const float2 v = spectrum[place];
-                const float w = weights[at] / (float)n;
-                spectrum[place] = make_float2(v.x * w, v.y * w);
-            }
+            const int half = half_after(radices, 1);
+            OUT(float2) spectrum = memory + half * FFT_HALF;
+            fft(memory, 1, l, radices, twiddles, 1.0f,
+                [&](int column, int place) {
+                    const float2 v = memory[to_centre(place, centre, n) * count + column];
+                    return v;
+                },
+                [&](int column, int place, float2 v) {
+                    const float w = weights[to_centre(place, centre, n)] / (float)n;
+                    spectrum[place * count + column] = make_float2(v.x * w, v.y * w);
+                });
             __syncthreads(); // the spectrum is weighted
-            OUT(float2) image = memory + (fft(memory, is_second, l, radices, twiddles, -1.0f) ? FFT_HALF : 0);
+            OUT(float2) image = memory + half_after(radices, 1 - half) * FFT_HALF;
+            fft(memory, 1 - half, l, radices, twiddles, -1.0f,
+                [&](int column, int place) {
+                    const float2 v = spectrum[place * count + column];
+                    return v;
+                },
+                [&](int column, int place, float2 v) { image[to_centre(place, centre, n) * count + column] = v; });
+            __syncthreads(); // the coil's product is here
 #pragma unroll
             for (int i = 0; i < CG_OWN; i++) {
                 const int at = first_row + i * rows;
                 if (at >= n || !is_inside) break;
                 const float2 s = csm[((size_t)c * n + at) * n_x + x];
-                product[i] = c_conj_fma(s, image[(at >= centre ? at - centre : at - centre + n) * count + column], product[i]);
+                product[i] = c_conj_fma(s, image[at * count + column], product[i]);
             }
-            __syncthreads(); // this coil has been read
+            // The image lies where the next coil's is put, and each thread puts what it has read.
         }
         part = 0.0;
 #pragma unroll

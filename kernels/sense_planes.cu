@@ -20,8 +20,6 @@
 #include "common.cuh"
 #include "fft.cuh"
 
-DEVICE int from_middle(int at, int n) { return at >= n / 2 ? at - n / 2 : at - n / 2 + n; }
-
 // The sum of v over the block, in an order that does not depend on anything.
 DEVICE double sum_of_block(OUT(double) room, double v) {
     room[threadIdx.x] = v;
@@ -50,16 +48,12 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_forward_c32(IN(float2) csm, IN(float2) p, I
     const Lines l = {n1, min(count, n2 - row), 1, n1};
     const size_t plane = (size_t)n2 * n1, from = (size_t)row * n1;
     const size_t image = blockIdx.z * plane + from, coil = ((size_t)blockIdx.z * gridDim.y + blockIdx.y) * plane + from;
-    for (int i = threadIdx.x; i < n1 * l.count; i += FFT_BLOCK) {
-        const int line = i / n1;
-        memory[line * n1 + from_middle(i - line * n1, n1)] = c_mul(csm[coil + i], p[image + i]);
-    }
-    __syncthreads(); // the rows are here
-    OUT(float2) result = memory + (fft(memory, false, l, radices, twiddles, 1.0f) ? FFT_HALF : 0);
-    for (int i = threadIdx.x; i < n1 * l.count; i += FFT_BLOCK) {
-        const float2 v = result[i];
-        work[coil + i] = v; // DC first along pe1
-    }
+    fft(memory, 0, l, radices, twiddles, 1.0f,
+        [&](int line, int at) {
+            const int i = line * n1 + to_centre(at, n1 / 2, n1);
+            return c_mul(csm[coil + i], p[image + i]);
+        },
+        [&](int line, int at, float2 v) { work[coil + line * n1 + at] = v; }); // DC first along pe1
 }
 
 // Forward, weighted, and back, in one visit.
@@ -68,27 +62,24 @@ KERNEL THREADS(FFT_BLOCK) sense_columns_c32(OUT(float2) work, IN(float) weights,
     const int x = blockIdx.x * count, some = min(count, n1 - x);
     const Lines l = {n2, some, some, 1};
     const size_t from = ((size_t)blockIdx.z * gridDim.y + blockIdx.y) * n2 * n1 + x;
-    for (int i = threadIdx.x; i < n2 * some; i += FFT_BLOCK) {
-        const int at = i / some, line = i - at * some;
-        const float2 v = work[from + (size_t)at * n1 + line];
-        memory[from_middle(at, n2) * some + line] = v;
-    }
-    __syncthreads(); // the columns are here
-    const bool is_second = fft(memory, false, l, radices, twiddles, 1.0f);
-    OUT(float2) spectrum = memory + (is_second ? FFT_HALF : 0);
-    for (int i = threadIdx.x; i < n2 * some; i += FFT_BLOCK) {
-        const int at = i / some, line = i - at * some;
-        const float w = weights[(size_t)at * n1 + x + line];
-        const float2 v = spectrum[i];
-        spectrum[i] = make_float2(v.x * w, v.y * w);
-    }
+    const int half = half_after(radices, 0);
+    OUT(float2) spectrum = memory + half * FFT_HALF;
+    fft(memory, 0, l, radices, twiddles, 1.0f,
+        [&](int line, int at) {
+            const float2 v = work[from + (size_t)to_centre(at, n2 / 2, n2) * n1 + line];
+            return v;
+        },
+        [&](int line, int at, float2 v) {
+            const float w = weights[(size_t)at * n1 + x + line];
+            spectrum[place_of(l, line, at)] = make_float2(v.x * w, v.y * w);
+        });
     __syncthreads(); // the spectrum is weighted
-    OUT(float2) result = memory + (fft(memory, is_second, l, radices, twiddles, -1.0f) ? FFT_HALF : 0);
-    for (int i = threadIdx.x; i < n2 * some; i += FFT_BLOCK) {
-        const int at = i / some, line = i - at * some;
-        const float2 v = result[from_middle(at, n2) * some + line];
-        work[from + (size_t)at * n1 + line] = v;
-    }
+    fft(memory, 1 - half, l, radices, twiddles, -1.0f,
+        [&](int line, int at) {
+            const float2 v = spectrum[place_of(l, line, at)];
+            return v;
+        },
+        [&](int line, int at, float2 v) { work[from + (size_t)to_centre(at, n2 / 2, n2) * n1 + line] = v; });
 }
 
 KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) q, OUT(double) parts, int n_coils, int n2, int n1, int radices, int count, float lambda) {
@@ -101,18 +92,19 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm
     for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) sum[i] = make_float2(0.0f, 0.0f);
     for (int c = 0; c < n_coils; c++) {
         const size_t coil = ((size_t)blockIdx.z * n_coils + c) * plane + from;
-        for (int i = threadIdx.x; i < n1 * l.count; i += FFT_BLOCK) {
-            const float2 v = work[coil + i];
-            memory[i] = v;
-        }
+        OUT(float2) result = memory + half_after(radices, 0) * FFT_HALF;
+        fft(memory, 0, l, radices, twiddles, -1.0f,
+            [&](int line, int at) {
+                const float2 v = work[coil + line * n1 + at];
+                return v;
+            },
+            [&](int line, int at, float2 v) { result[line * n1 + to_centre(at, n1 / 2, n1)] = v; });
         __syncthreads(); // the rows are here
-        OUT(float2) result = memory + (fft(memory, false, l, radices, twiddles, -1.0f) ? FFT_HALF : 0);
 #pragma unroll
         for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) {
             const int at = threadIdx.x + i * FFT_BLOCK;
             if (at >= n1 * l.count) break;
-            const int line = at / n1;
-            sum[i] = c_conj_fma(csm[coil + at], result[line * n1 + from_middle(at - line * n1, n1)], sum[i]);
+            sum[i] = c_conj_fma(csm[coil + at], result[at], sum[i]);
         }
         __syncthreads(); // this coil has been read
     }

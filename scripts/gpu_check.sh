@@ -168,7 +168,7 @@ if [ -n "$quick" ]; then :
 elif command -v python3 >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; then
     tiny=
     case $card in *Emulated*) tiny=--tiny ;; esac
-    timeout 200 python3 "$here/gpu.py" $tiny --peers "$here/bin/peers" >"$out/bench.md" 2>"$out/bench.log" || { failed=$((failed + 1)); tell "" && tell "FAIL: the bench ended early (bench.log)"; }
+    timeout 200 python3 "$here/gpu.py" $tiny --peers "$here/bin/peers" --cauda "$here/bin/cauda" >"$out/bench.md" 2>"$out/bench.log" || { failed=$((failed + 1)); tell "" && tell "FAIL: the bench ended early (bench.log)"; }
     tell ""
     tell "$(cat "$out/bench.md")"
 else

@@ -1,13 +1,16 @@
 //! Operators on a card, for `scripts/bench/gpu.py`: the line protocol of `peers.rs`. On an emulated card the figures mean
 //! nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use cauda::data::{Calibration, Complex32, Csm, KSpace, Line, Shape};
-use cauda::device::cuda::{Accelerator, Arg, Buffer, Context, CudaError, Element, FftPlan, Stream};
+use cauda::device::cuda::{
+    Accelerator, Arg, Buffer, Context, CudaError, Element, FftPlan, Pinned, Stream,
+};
 use cauda::device::{Backend, CardUse, Device, Policy};
 use cauda::num::rng::Rng;
+use cauda::recon::csm::CsmParams;
 use cauda::recon::grappa::Apply;
 use cauda::recon::{Calibrations, Keep, Method, Recon, ReconParams};
 
@@ -48,14 +51,82 @@ pub(crate) fn sense(job: &Job) {
     });
 }
 
-/// A job of several slices, `threads=` at once, from arrays of the host to images of the host.
+/// Where the slices of a job are before it begins.
+enum Slice {
+    /// Pageable memory of the host.
+    Pageable(KSpace, Vec<Complex32>),
+    /// Pinned memory of the host; samples, and maps that are not on the card.
+    Pinned(Pinned<Complex32>, Option<Pinned<Complex32>>),
+}
+
+/// A job of several slices, `threads=` at once, from arrays of the host to images of the host: `from=pageable` or `pinned`;
+/// with `maps=resident` those of the slices are on the card.
 pub(crate) fn slices(job: &Job) {
     let (plan, kspace, csm, lambda) = sense_of(job);
     let number = |key: &str, or: usize| job.options.get(key).map_or(or, |v| v.parse().unwrap());
     let (n, threads) = (number("slices", 20), number("threads", 4));
-    // Each slice has memory of its own: what is in a cache is not there twenty times.
-    let all: Vec<(KSpace, Csm)> = vec![(kspace, csm); n];
     let card = accelerator();
+    let context = card.context();
+    let pinned = |values: &[Complex32]| {
+        let mut pinned = context.pinned(values.len()).unwrap();
+        pinned.copy_from_slice(values);
+        pinned
+    };
+    let is_pinned = job.options.get("from").is_some_and(|v| v == "pinned");
+    let are_resident = job.options.get("maps").is_some_and(|v| v == "resident");
+    // Each slice has memory of its own: what is in a cache is not there twenty times.
+    let all: Vec<Mutex<Option<Slice>>> = (0..n)
+        .map(|_| match is_pinned {
+            true => Slice::Pinned(
+                pinned(&kspace.samples),
+                (!are_resident).then(|| pinned(&csm.maps)),
+            ),
+            false => Slice::Pageable(kspace.clone(), csm.maps.clone()),
+        })
+        .map(|slice| Mutex::new(Some(slice)))
+        .collect();
+    let resident: Vec<Option<Buffer<Complex32>>> = (0..n)
+        .map(|_| {
+            are_resident.then(|| {
+                let stream = context.stream().unwrap();
+                let (maps, sent) = card.send(&stream, &csm.maps).unwrap();
+                card.keep(sent).unwrap();
+                maps
+            })
+        })
+        .collect();
+    let one = |i: usize| {
+        let slice = all[i].lock().unwrap().take().unwrap();
+        let (slice, image) = match slice {
+            Slice::Pageable(kspace, maps) => {
+                let csm = Csm {
+                    maps,
+                    ..csm.clone()
+                };
+                let image = plan.run_on(&card, &kspace, &csm, lambda).unwrap();
+                (Slice::Pageable(kspace, csm.maps), image)
+            }
+            Slice::Pinned(samples, maps) => {
+                let done = card.run(|stream| {
+                    let mut on_card = context.buffer(samples.len())?;
+                    let samples = stream.upload(samples, &mut on_card, 0)?;
+                    let (mut own, mut sent) = (None, None);
+                    if let Some(maps) = maps {
+                        let mut buffer = context.buffer(maps.len())?;
+                        sent = Some(stream.upload(maps, &mut buffer, 0)?);
+                        own = Some(buffer);
+                    }
+                    let maps = resident[i].as_ref().or(own.as_ref()).unwrap();
+                    let image = plan.run_there(&card, stream, (&on_card, maps), &csm, lambda)?;
+                    let sent = sent.map(cauda::device::cuda::Pending::wait).transpose()?;
+                    Ok((Slice::Pinned(samples.wait()?, sent), image))
+                });
+                done.unwrap()
+            }
+        };
+        *all[i].lock().unwrap() = Some(slice);
+        image.voxels
+    };
     serve(job, || {
         let next = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -63,18 +134,35 @@ pub(crate) fn slices(job: &Job) {
                 .map(|_| {
                     scope.spawn(|| {
                         let mut last = Vec::new();
-                        while let Some((kspace, csm)) =
-                            all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                        {
-                            last = plan.run_on(&card, kspace, csm, lambda).unwrap().voxels;
+                        loop {
+                            let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            if i >= n {
+                                return last;
+                            }
+                            last = one(i);
                         }
-                        last
                     })
                 })
                 .collect();
             let images = workers.into_iter().map(|w| w.join().unwrap());
             images.max_by_key(Vec::len).unwrap()
         })
+    });
+}
+
+/// ESPIRiT maps of one slice: from the host to the host.
+pub(crate) fn espirit(job: &Job) {
+    let (_, frame) = frame(job);
+    let params = CsmParams {
+        calibration: job.options["acs"].parse().unwrap(),
+        ..CsmParams::default()
+    };
+    let shape = frame.kspace.shape;
+    let card = accelerator();
+    let matrix = [shape.pe2, shape.pe1, shape.ro];
+    serve(job, || {
+        let made = cauda::recon::csm::cuda::maps(&card, &frame.kspace, matrix, &params);
+        made.unwrap().maps
     });
 }
 
@@ -340,7 +428,7 @@ fn transforms(b: &Bench) {
     ];
     b.kernel(
         "sort_lines_c32",
-        [n_x.div_ceil(256), lines, coils],
+        [(lines * n_x).div_ceil(256), coils, 1],
         &args,
         bytes,
     );
@@ -353,11 +441,12 @@ fn transforms(b: &Bench) {
     ];
     b.kernel(
         "turn_lines_c32",
-        [n_x.div_ceil(32), rows.div_ceil(32), 1],
+        [rows.div_ceil(32), n_x.div_ceil(32), 1],
         &args,
         bytes,
     );
-    let mut sums = b.room::<f64>(n_x);
+    let n_sums = 64;
+    let mut sums = b.room::<f64>(n_sums * n_x);
     let args = [
         Arg::input(&input),
         Arg::output(&mut sums),
@@ -366,7 +455,7 @@ fn transforms(b: &Bench) {
     ];
     b.kernel(
         "column_energy_f64",
-        [n_x.div_ceil(32), 1, 1],
+        [n_x.div_ceil(32), n_sums, 1],
         &args,
         bytes / 2,
     );

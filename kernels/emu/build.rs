@@ -90,10 +90,10 @@ const TWINS: &[(&str, &str, &str)] = &[
     ),
     (
         "fft",
-        "place = at >= centre ? at - centre : at - centre + n;\n        memory",
-        "place = at;\n        memory",
+        "in[from + line * n + to_centre(at, centre, n)]",
+        "in[from + line * n + at]",
     ),
-    ("fft", "__syncthreads(); // the lines are here", ""),
+    ("fft", "v.x * scale, v.y * scale", "v.x, v.y"),
     ("espirit", "__syncthreads(); // the matrices are here", ""),
     ("espirit", "__syncthreads(); // all have read", ""),
     ("espirit", "fmaf(d.x, own[k].y, next[k].y)", "next[k].y"),
@@ -147,7 +147,7 @@ const TWINS: &[(&str, &str, &str)] = &[
     ),
     (
         "sense_cg",
-        "__syncthreads(); // this coil has been read",
+        "__syncthreads(); // the coil's product is here",
         "",
     ),
     (
@@ -163,7 +163,7 @@ const TWINS: &[(&str, &str, &str)] = &[
     ),
     (
         "sense_cg",
-        "const float w = weights[at] / (float)n",
+        "const float w = weights[to_centre(place, centre, n)] / (float)n",
         "const float w = 1.0f / (float)n",
     ),
     (

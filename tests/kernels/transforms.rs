@@ -424,7 +424,7 @@ pub(super) fn espirit_cases() -> impl Iterator<Item = Case> {
                 ];
                 launch(
                     kernel,
-                    [blocks(n_x, 32), n_rows as u32, 1],
+                    [n_rows as u32, blocks(n_x, 32), 1],
                     BLOCK,
                     args,
                     schedule,
@@ -487,7 +487,7 @@ pub(super) fn line_cases() -> impl Iterator<Item = Case> {
                     int(n_places),
                     int(n_x),
                 ];
-                let grid = [blocks(n_x, 256), n_places as u32, n_coils as u32];
+                let grid = [blocks(n_places * n_x, 256), n_coils as u32, 1];
                 launch(kernel, grid, BLOCK, args, schedule)?;
                 Ok(vec![complex_output("out", &out, &truth)])
             });
@@ -504,7 +504,7 @@ pub(super) fn line_cases() -> impl Iterator<Item = Case> {
                     int(n_rows),
                     int(n_x),
                 ];
-                let grid = [blocks(n_x, 32), blocks(n_rows, 32), 1];
+                let grid = [blocks(n_rows, 32), blocks(n_x, 32), 1];
                 launch(kernel, grid, BLOCK, args, schedule)?;
                 Ok(vec![complex_output("out", &out, &turned)])
             });
@@ -549,7 +549,7 @@ pub(super) fn line_cases() -> impl Iterator<Item = Case> {
                         int(n_x),
                         int(n_out),
                     ];
-                    let grid = [blocks(n_out, 256), n_rows as u32, 1];
+                    let grid = [n_rows as u32, blocks(n_out, 256), 1];
                     launch(kernel, grid, BLOCK, args, schedule)?;
                     Ok(vec![complex_output("out", &out, &gathered)])
                 },
@@ -568,30 +568,34 @@ pub(super) fn line_cases() -> impl Iterator<Item = Case> {
                     Arg::output(&mut out),
                     int(n_x),
                 ];
-                let grid = [blocks(n_x, 256), n_rows as u32, 1];
+                let grid = [n_rows as u32, blocks(n_x, 256), 1];
                 launch(kernel, grid, BLOCK, args, schedule)?;
                 Ok(vec![complex_output("out", &out, &summed)])
             });
             let mut stop = Case::new("column_limits_f32", what, move |kernel, schedule| {
                 let twin = kernel.strip_suffix("column_limits_f32").unwrap_or_default();
+                const SUMS: usize = 3;
+                let mut parts = vec![f64::NAN; SUMS * n_x];
                 let (mut sums, mut out) = (vec![f64::NAN; n_x], vec![f32::NAN; n_x]);
                 let args = &mut [
                     Arg::input(&values),
-                    Arg::output(&mut sums),
+                    Arg::output(&mut parts),
                     int(n_rows),
                     int(n_x),
                 ];
                 let kernel_of_sums = format!("{twin}column_energy_f64");
                 launch(
                     &kernel_of_sums,
-                    [blocks(n_x, 32), 1, 1],
+                    [blocks(n_x, 32), SUMS as u32, 1],
                     BLOCK,
                     args,
                     schedule,
                 )?;
                 let args = &mut [
-                    Arg::input(&sums),
+                    Arg::input(&parts),
+                    Arg::output(&mut sums),
                     Arg::output(&mut out),
+                    int(SUMS),
                     int(n_x),
                     Arg::F32(1e-3),
                 ];

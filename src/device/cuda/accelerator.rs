@@ -9,8 +9,12 @@ use super::context::lock;
 use super::fft::Transform;
 use super::{Buffer, Context, CudaError, Element, FftPlan, Pending, Pinned, Stream};
 
-/// Staging memory that is kept between frames, at most.
+/// Staging memory for samples that is kept between frames, at most.
 const MOST_KEPT: usize = 8;
+/// Samples in a small piece of staging memory: tables, and numbers that come back.
+const SMALL: usize = 8192;
+/// Small pieces that are kept: registering one with the driver takes longer than most kernels.
+const MOST_SMALL_KEPT: usize = 64;
 
 /// A card, warm.
 #[derive(Debug)]
@@ -19,6 +23,9 @@ pub struct Accelerator {
     streams: Mutex<Vec<Stream>>,
     transforms: Mutex<BTreeMap<usize, Arc<Transform>>>,
     staging: Mutex<Vec<Pinned<Complex32>>>,
+    small: Mutex<Vec<Pinned<Complex32>>>,
+    /// Small pieces whose copies nobody waits for.
+    travelling: Mutex<Vec<Pending<Complex32>>>,
 }
 
 impl Accelerator {
@@ -48,6 +55,8 @@ impl Accelerator {
             streams: Mutex::default(),
             transforms: Mutex::default(),
             staging: Mutex::default(),
+            small: Mutex::default(),
+            travelling: Mutex::default(),
         }
     }
 
@@ -100,12 +109,59 @@ impl Accelerator {
         stream: &Stream,
         values: &[T],
     ) -> Result<Buffer<T>, CudaError> {
-        let mut pinned = self.context.pinned(values.len())?;
+        let mut pinned = self.small(values.len())?;
         pinned.copy_from_slice(values);
         let mut buffer = self.context.buffer(values.len())?;
-        // The queue holds the pinned memory until the copy is done.
-        drop(stream.upload(pinned, &mut buffer, 0)?);
+        let pending = stream.upload(pinned, &mut buffer, 0)?;
+        if size_of_val(values) <= SMALL * size_of::<Complex32>() {
+            lock(&self.travelling).push(pending.cast());
+        } // else the queue holds the memory until the copy is done
         Ok(buffer)
+    }
+
+    /// What is in a buffer, when all that was queued before is done.
+    ///
+    /// # Errors
+    /// As [`Context::pinned`], [`Stream::download`] and [`Pending::wait`].
+    pub fn download<T: Element>(
+        &self,
+        stream: &Stream,
+        buffer: &Buffer<T>,
+    ) -> Result<Vec<T>, CudaError> {
+        let pinned = self.small(buffer.len())?;
+        let pinned = stream.download(buffer, 0, pinned)?.wait()?;
+        let values = pinned.to_vec();
+        self.keep_small(pinned.cast());
+        Ok(values)
+    }
+
+    /// Staging memory for `len` values; of small ones, what came back from its way if there is some.
+    fn small<T: Element>(&self, len: usize) -> Result<Pinned<T>, CudaError> {
+        let room = SMALL * size_of::<Complex32>() / size_of::<T>();
+        if len > room {
+            return self.context.pinned(len);
+        }
+        let travelling = std::mem::take(&mut *lock(&self.travelling));
+        for pending in travelling {
+            match pending.is_done() {
+                Ok(true) => self.keep_small(pending.wait()?),
+                Ok(false) => lock(&self.travelling).push(pending),
+                // Whoever waits for that queue hears of it.
+                Err(_) => {}
+            }
+        }
+        let kept = lock(&self.small).pop();
+        let piece = kept.map_or_else(|| self.context.pinned(SMALL), Ok)?;
+        let mut piece = piece.cast();
+        piece.set_len(len);
+        Ok(piece)
+    }
+
+    fn keep_small(&self, piece: Pinned<Complex32>) {
+        let mut small = lock(&self.small);
+        if piece.capacity() == SMALL && small.len() < MOST_SMALL_KEPT {
+            small.push(piece);
+        }
     }
 
     /// A copy of samples on the card, through staging memory that is kept: give what it leaves to [`Self::keep`].

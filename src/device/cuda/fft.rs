@@ -79,8 +79,10 @@ impl Way {
     };
 }
 
-/// Lines that a block takes at most: more would leave small images too few blocks.
+/// Lines that a block takes at most.
 const MOST_LINES: usize = 8;
+/// Blocks that a card should have before they grow: about as many as it has multiprocessors.
+const ENOUGH_BLOCKS: usize = 128;
 
 impl Transform {
     pub(super) fn new(plan: FftPlan, twiddles: Buffer<Complex32>) -> Self {
@@ -102,9 +104,10 @@ impl Transform {
         Arg::input(&self.twiddles)
     }
 
-    /// Lines that a block should take.
-    pub fn lines(&self) -> usize {
-        self.plan.lines_at_once().min(MOST_LINES)
+    /// Lines that a block should take where there are `n_lines` in all.
+    pub fn lines(&self, n_lines: usize) -> usize {
+        let most = self.plan.lines_at_once().min(MOST_LINES);
+        (n_lines / ENOUGH_BLOCKS).clamp(1, most)
     }
 
     /// Rows `[n_rows, n]`.
@@ -119,9 +122,10 @@ impl Transform {
         n_rows: usize,
         way: Way,
     ) -> Result<(), CudaError> {
-        let count = self.lines();
+        let count = self.lines(n_rows);
         let grid = [grid(n_rows.div_ceil(count))?, 1, 1];
-        self.launch("fft_rows_c32", queue, (input, out), n_rows, grid, way)
+        let n_lines = [n_rows, count];
+        self.launch("fft_rows_c32", queue, (input, out), n_lines, grid, way)
     }
 
     /// Columns of `[n_batch, n, n_x]`.
@@ -136,9 +140,10 @@ impl Transform {
         [n_batch, n_x]: [usize; 2],
         way: Way,
     ) -> Result<(), CudaError> {
-        let count = self.lines();
+        let count = self.lines(n_x * n_batch);
         let grid = [grid(n_x.div_ceil(count))?, grid(n_batch)?, 1];
-        self.launch("fft_columns_c32", queue, (input, out), n_x, grid, way)
+        let n_lines = [n_x, count];
+        self.launch("fft_columns_c32", queue, (input, out), n_lines, grid, way)
     }
 
     fn launch(
@@ -146,7 +151,7 @@ impl Transform {
         kernel: &str,
         queue: &impl Queue,
         (input, out): (&Buffer<Complex32>, &mut Buffer<Complex32>),
-        n_lines: usize,
+        [n_lines, count]: [usize; 2],
         grid: [u32; 3],
         way: Way,
     ) -> Result<(), CudaError> {
@@ -158,7 +163,7 @@ impl Transform {
             int(n)?,
             int(n_lines)?,
             self.radices(),
-            int(self.lines())?,
+            int(count)?,
             int(if way.is_centred { n / 2 } else { 0 })?,
             Arg::F32(if way.is_forward { 1.0 } else { -1.0 }),
             Arg::F32(1.0 / (n as f32).sqrt()),

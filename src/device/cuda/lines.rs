@@ -29,6 +29,6 @@ pub fn sort_lines(
         int(n_places)?,
         int(n_x)?,
     ];
-    let blocks = [grid(n_x.div_ceil(BLOCK))?, grid(n_places)?, grid(n_coils)?];
+    let blocks = [grid((n_places * n_x).div_ceil(BLOCK))?, grid(n_coils)?, 1];
     queue.launch("sort_lines_c32", blocks, &args)
 }

@@ -208,6 +208,22 @@ impl<T: Element> Pinned<T> {
         })
     }
 
+    /// Most values that it has room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The same memory for values of another type, as many as fit. What they are is of no meaning.
+    pub(super) fn cast<U: Element>(self) -> Pinned<U> {
+        let capacity = self.capacity * size_of::<T>() / size_of::<U>();
+        Pinned {
+            raw: self.raw,
+            len: capacity,
+            capacity,
+            of: PhantomData,
+        }
+    }
+
     /// Uses the first `len` values only, or as many as there are.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.capacity);
@@ -218,8 +234,8 @@ impl<T: Element> Deref for Pinned<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the memory has room for `capacity` values, is aligned to a page and was zeros or values of `T`, which is
-        // plain data, from the start. No copy of the card touches it: a copy consumes the `Pinned`, and only `Pending`
+        // SAFETY: the memory has room for `capacity` values, is aligned to a page and was zeros or values of an `Element`,
+        // all of which are plain data whatever their bits, from the start. No copy of the card touches it: a copy consumes the `Pinned`, and only `Pending`
         // gives it back, after the copy.
         unsafe { std::slice::from_raw_parts(self.raw.address.cast(), self.len) }
     }

@@ -573,6 +573,14 @@ impl<T: Element> Pending<T> {
         Ok(self.pinned)
     }
 
+    /// The same memory for values of another type.
+    pub(super) fn cast<U: Element>(self) -> Pending<U> {
+        Pending {
+            event: self.event,
+            pinned: self.pinned.cast(),
+        }
+    }
+
     /// Whether the copy is done.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ const MOST_COILS: usize = 17;
 
 /// Why there are no maps from a card.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failed {
+pub enum Failed {
     /// Nowhere else either.
     #[error(transparent)]
     Maps(#[from] CsmError),
@@ -22,7 +22,7 @@ pub(crate) enum Failed {
 }
 
 /// Why a card cannot make such maps; `None` where it can.
-pub(crate) fn lacks(params: &CsmParams, n_coils: usize) -> Option<String> {
+pub fn lacks(params: &CsmParams, n_coils: usize) -> Option<String> {
     if params.method != CsmMethod::Espirit {
         return Some(format!("maps by {:?}", params.method));
     }
@@ -36,7 +36,7 @@ pub(crate) fn lacks(params: &CsmParams, n_coils: usize) -> Option<String> {
 ///
 /// # Errors
 /// Those of [`super::maps`], and the card's. Call it only where it [`lacks`] nothing.
-pub(crate) fn maps(
+pub fn maps(
     card: &Accelerator,
     acs: &KSpace,
     matrix: [usize; 3],
@@ -106,7 +106,7 @@ pub(crate) fn maps(
             Arg::F32(params.crop),
             Arg::I32(i32::from(params.soft)),
         ];
-        let blocks = [grid(nx.div_ceil(32))?, grid(n_rows)?, 1];
+        let blocks = [grid(n_rows)?, grid(nx.div_ceil(32))?, 1];
         stream.launch("espirit_maps_c32", blocks, &args)?;
         let fetched = card.fetch(stream, &maps)?;
         card.take(fetched)

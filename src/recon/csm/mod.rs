@@ -9,7 +9,7 @@ use crate::data::{Csm, Fault, FaultKind, KSpace};
 use crate::num::fft::{Direction, Fft};
 use crate::num::linalg::LinalgError;
 
-pub(crate) mod cuda;
+pub mod cuda;
 mod eigen;
 mod espirit;
 mod inati;

@@ -17,6 +17,9 @@ const MOST_FOLDS: usize = 8;
 /// Blocks of the vector kernels.
 const VECTOR_BLOCKS: usize = 64;
 const BLOCK: usize = 256;
+/// Rows that a block of `column_energy_f64` should have, and blocks beside each other at most.
+const ROWS_OF_A_SUM: usize = 64;
+const MOST_SUMS: usize = 64;
 
 /// What is asked of the card.
 struct Job<'a> {
@@ -280,8 +283,7 @@ impl Job<'_> {
         &self,
         buffer: &Buffer<T>,
     ) -> Result<Vec<T>, CudaError> {
-        let pinned = self.card.context().pinned(buffer.len())?;
-        Ok(self.stream.download(buffer, 0, pinned)?.wait()?.to_vec())
+        self.card.download(self.stream, buffer)
     }
 
     /// Energy of each column of `[rows, n_x]`, and where it stops.
@@ -290,19 +292,24 @@ impl Job<'_> {
         hybrid: &Samples,
         n_x: usize,
     ) -> Result<(Buffer<f64>, Buffer<f32>), CudaError> {
+        let n_rows = hybrid.len() / n_x;
+        let n_sums = n_rows.div_ceil(ROWS_OF_A_SUM).min(MOST_SUMS);
+        let mut sums = self.card.context().buffer::<f64>(n_sums * n_x)?;
         let mut energy = self.card.context().buffer::<f64>(n_x)?;
         let mut limits = self.card.context().buffer::<f32>(n_x)?;
         let args = [
             Arg::input(hybrid),
-            Arg::output(&mut energy),
-            int(hybrid.len() / n_x)?,
+            Arg::output(&mut sums),
+            int(n_rows)?,
             int(n_x)?,
         ];
-        let blocks = [grid(n_x.div_ceil(32))?, 1, 1];
+        let blocks = [grid(n_x.div_ceil(32))?, grid(n_sums)?, 1];
         self.stream.launch("column_energy_f64", blocks, &args)?;
         let args = [
-            Arg::input(&energy),
+            Arg::input(&sums),
+            Arg::output(&mut energy),
             Arg::output(&mut limits),
+            int(n_sums)?,
             int(n_x)?,
             Arg::F32(self.sense.params.tolerance as f32),
         ];
@@ -354,7 +361,7 @@ impl Job<'_> {
         let (n, n_x) = (shape.pe1, most.len());
         let along = self.transform(n)?;
         // Columns of a block: a power of two, for they share its 256 threads.
-        let count = 1 << along.lines().min(4).ilog2();
+        let count = 1 << along.lines(n_x).min(4).ilog2();
         let (mut line_of, mut weights) = (vec![-1i32; n], vec![0.0f32; n]);
         for (i, (line, weight)) in (0..).zip(self.sense.lines.iter().zip(&folding.weights)) {
             line_of[line.pe1 as usize] = i;
@@ -462,7 +469,7 @@ impl Job<'_> {
             Arg::output(&mut lines),
             int(n_columns)?,
         ];
-        let blocks = [grid(n_columns.div_ceil(BLOCK))?, grid(rows)?, 1];
+        let blocks = [grid(rows)?, grid(n_columns.div_ceil(BLOCK))?, 1];
         self.stream.launch("add_scaled_c32", blocks, &args)?;
         let replica_maps = self.gathered(maps, &column_of, n_x)?;
         let noisy = self.solve_columns(&lines, &replica_maps, &limits, &most)?;
@@ -512,7 +519,7 @@ impl Job<'_> {
             int(n_x)?,
             int(n_out)?,
         ];
-        let blocks = [grid(n_out.div_ceil(BLOCK))?, grid(rows)?, 1];
+        let blocks = [grid(rows)?, grid(n_out.div_ceil(BLOCK))?, 1];
         self.stream.launch("gather_columns_c32", blocks, &args)?;
         Ok(out)
     }
@@ -526,7 +533,7 @@ impl Job<'_> {
             int(n_rows)?,
             int(n_x)?,
         ];
-        let blocks = [grid(n_x.div_ceil(32))?, grid(n_rows.div_ceil(32))?, 1];
+        let blocks = [grid(n_rows.div_ceil(32))?, grid(n_x.div_ceil(32))?, 1];
         self.stream.launch("turn_lines_c32", blocks, &args)?;
         Ok(out)
     }
@@ -539,9 +546,14 @@ impl Job<'_> {
         let [along2, along1] = [self.transform(n2)?, self.transform(n1)?];
         let first = |k: usize, n: usize| (k + n - n / 2) % n;
         let z = grid(n_x)?;
-        let [rows, columns] = [
-            grid(n2.div_ceil(along1.lines()))?,
-            grid(n1.div_ceil(along2.lines()))?,
+        // Lines of a block: all coils go through one block of the adjoint.
+        let of_rows = along1.lines(n2 * n_coils * n_x);
+        let of_columns = along2.lines(n1 * n_coils * n_x);
+        let of_adjoint = along1.lines(n2 * n_x);
+        let [rows, columns, adjoint_rows] = [
+            grid(n2.div_ceil(of_rows))?,
+            grid(n1.div_ceil(of_columns))?,
+            grid(n2.div_ceil(of_adjoint))?,
         ];
         let vectors = [grid(plane.div_ceil(BLOCK).min(VECTOR_BLOCKS))?, 1, z];
         let lambda = self.lambda * folding.mean_weight as f32;
@@ -567,7 +579,10 @@ impl Job<'_> {
         along2.columns(self.stream, &work, &mut images, batch, Way::IMAGE)?;
         let (mut p, mut q) = (self.room(n_x * plane)?, self.room(n_x * plane)?);
         let mut r = self.room(n_x * plane)?;
-        let mut of_rows = self.card.context().buffer::<f64>(n_x * rows as usize)?;
+        let mut curvature = self
+            .card
+            .context()
+            .buffer::<f64>(n_x * adjoint_rows as usize)?;
         self.stream.clear(&mut p)?;
         let adjoint = |input: &Samples, p: &Samples, out: &mut Samples, parts: &mut Buffer<f64>| {
             let args = [
@@ -581,13 +596,13 @@ impl Job<'_> {
                 int(n2)?,
                 int(n1)?,
                 along1.radices(),
-                int(along1.lines())?,
+                int(of_adjoint)?,
                 Arg::F32(lambda),
             ];
             let kernel = "sense_rows_adjoint_c32";
-            self.stream.launch(kernel, [rows, 1, z], &args)
+            self.stream.launch(kernel, [adjoint_rows, 1, z], &args)
         };
-        adjoint(&images, &p, &mut r, &mut of_rows)?;
+        adjoint(&images, &p, &mut r, &mut curvature)?;
 
         let mut weights = vec![0.0f32; plane];
         for (line, weight) in self.sense.lines.iter().zip(&folding.weights) {
@@ -637,7 +652,7 @@ impl Job<'_> {
                 int(n2)?,
                 int(n1)?,
                 along1.radices(),
-                int(along1.lines())?,
+                int(of_rows)?,
             ];
             let blocks = [rows, grid(n_coils)?, z];
             let kernel = "sense_rows_forward_c32";
@@ -649,23 +664,23 @@ impl Job<'_> {
                 int(n2)?,
                 int(n1)?,
                 along2.radices(),
-                int(along2.lines())?,
+                int(of_columns)?,
             ];
             let blocks = [columns, grid(n_coils)?, z];
             self.stream.launch("sense_columns_c32", blocks, &args)?;
-            adjoint(&work, &p, &mut q, &mut of_rows)?;
+            adjoint(&work, &p, &mut q, &mut curvature)?;
             let args = [
                 Arg::input(&p),
                 Arg::input(&q),
                 Arg::input(&inverse),
-                Arg::input(&of_rows),
+                Arg::input(&curvature),
                 Arg::input(&rho),
                 Arg::input(&limits),
                 Arg::output(&mut x),
                 Arg::output(&mut r),
                 Arg::output(&mut parts),
                 int(plane)?,
-                int(rows as usize)?,
+                int(adjoint_rows as usize)?,
                 int(iteration)?,
             ];
             self.stream.launch("cg_step_c32", vectors, &args)?;
