@@ -14,7 +14,7 @@
 #include "common.cuh"
 #include "fft.cuh"
 
-KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_rows, int radices, int count, int centre, float sign, float scale) {
+KERNEL THREADS_4(FFT_BLOCK) fft_rows_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_rows, int radices, int count, int centre, float sign, float scale) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int row = blockIdx.x * count;
     const Lines l = {n, min(count, n_rows - row), 1, n};
@@ -27,7 +27,7 @@ KERNEL THREADS(FFT_BLOCK) fft_rows_c32(IN(float2) in, OUT(float2) out, IN(float2
         [&](int line, int at, float2 v) { out[from + line * n + to_centre(at, centre, n)] = make_float2(v.x * scale, v.y * scale); });
 }
 
-KERNEL THREADS(FFT_BLOCK) fft_columns_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_x, int radices, int count, int centre, float sign, float scale) {
+KERNEL THREADS_4(FFT_BLOCK) fft_columns_c32(IN(float2) in, OUT(float2) out, IN(float2) twiddles, int n, int n_x, int radices, int count, int centre, float sign, float scale) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int x = blockIdx.x * count, some = min(count, n_x - x);
     const Lines l = {n, some, some, 1};

@@ -41,7 +41,7 @@ DEVICE double sum_of_column(OUT(double) room, double v, int count) {
     return sum;
 }
 
-KERNEL THREADS(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(int) most, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, OUT(float) residuals, int n_coils, int n, int n_lines, int n_x, int radices, int count, float lambda, float mean_weight) {
+KERNEL THREADS_1(FFT_BLOCK) sense_cg_lines_c32(IN(float2) csm, IN(float2) lines, IN(int) line_of, IN(float) weights, IN(float) limits, IN(int) most, IN(float2) twiddles, OUT(float2) out, OUT(int) iterations, OUT(float) residuals, int n_coils, int n, int n_lines, int n_x, int radices, int count, float lambda, float mean_weight) {
     SHARED(float2, memory, 2 * FFT_HALF);
     OUT(double) room = as<double>(memory);
     const int column = threadIdx.x % count, first_row = threadIdx.x / count, rows = FFT_BLOCK / count, centre = n / 2;

@@ -42,7 +42,7 @@ DEVICE double sum_of_parts(OUT(double) room, IN(double) parts, int n_parts) {
     return sum_of_block(room, v);
 }
 
-KERNEL THREADS(FFT_BLOCK) sense_rows_forward_c32(IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) work, int n2, int n1, int radices, int count) {
+KERNEL THREADS_4(FFT_BLOCK) sense_rows_forward_c32(IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) work, int n2, int n1, int radices, int count) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int row = blockIdx.x * count;
     const Lines l = {n1, min(count, n2 - row), 1, n1};
@@ -57,7 +57,7 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_forward_c32(IN(float2) csm, IN(float2) p, I
 }
 
 // Forward, weighted, and back, in one visit.
-KERNEL THREADS(FFT_BLOCK) sense_columns_c32(OUT(float2) work, IN(float) weights, IN(float2) twiddles, int n2, int n1, int radices, int count) {
+KERNEL THREADS_4(FFT_BLOCK) sense_columns_c32(OUT(float2) work, IN(float) weights, IN(float2) twiddles, int n2, int n1, int radices, int count) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int x = blockIdx.x * count, some = min(count, n1 - x);
     const Lines l = {n2, some, some, 1};
@@ -82,7 +82,7 @@ KERNEL THREADS(FFT_BLOCK) sense_columns_c32(OUT(float2) work, IN(float) weights,
         [&](int line, int at, float2 v) { work[from + (size_t)to_centre(at, n2 / 2, n2) * n1 + line] = v; });
 }
 
-KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) q, OUT(double) parts, int n_coils, int n2, int n1, int radices, int count, float lambda) {
+KERNEL THREADS_3(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) q, OUT(double) parts, int n_coils, int n2, int n1, int radices, int count, float lambda) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int row = blockIdx.x * count;
     const Lines l = {n1, min(count, n2 - row), 1, n1};
@@ -90,10 +90,13 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm
     float2 sum[FFT_HALF / FFT_BLOCK];
 #pragma unroll
     for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) sum[i] = make_float2(0.0f, 0.0f);
+    int half = 0;
     for (int c = 0; c < n_coils; c++) {
         const size_t coil = ((size_t)blockIdx.z * n_coils + c) * plane + from;
-        OUT(float2) result = memory + half_after(radices, 0) * FFT_HALF;
-        fft(memory, 0, l, radices, twiddles, -1.0f,
+        const int first = half;
+        half = half_after(radices, first);
+        OUT(float2) result = memory + half * FFT_HALF;
+        fft(memory, first, l, radices, twiddles, -1.0f,
             [&](int line, int at) {
                 const float2 v = work[coil + line * n1 + at];
                 return v;
@@ -106,8 +109,9 @@ KERNEL THREADS(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm
             if (at >= n1 * l.count) break;
             sum[i] = c_conj_fma(csm[coil + at], result[at], sum[i]);
         }
-        __syncthreads(); // this coil has been read
+        half = 1 - half; // the next coil begins in the other half, while this one is being read
     }
+    // The sum's room is the first samples of `memory`, and each thread writes there what it alone has read.
     double part = 0.0;
 #pragma unroll
     for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) {

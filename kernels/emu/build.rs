@@ -188,9 +188,10 @@ const TWINS: &[(&str, &str, &str)] = &[
     ),
     (
         "sense_planes",
-        "__syncthreads(); // this coil has been read",
-        "",
+        "half = 1 - half; // the next coil",
+        "// the next coil",
     ),
+    ("sense_planes", "__syncthreads(); // the rows are here", ""),
     ("sense_planes", "fmaf(lambda, v.x, sum[i].x)", "sum[i].x"),
     ("sense_planes", "min(count, n2 - row)", "count"),
     (
@@ -333,7 +334,7 @@ fn kernel_names(text: &str) -> Vec<String> {
         .filter_map(|line| {
             let rest = line.strip_prefix("KERNEL")?;
             let rest = match rest.strip_prefix(' ') {
-                Some(rest) if rest.starts_with("THREADS(") => rest.split_once(") ")?.1,
+                Some(rest) if rest.starts_with("THREADS") => rest.split_once(") ")?.1,
                 Some(rest) => rest,
                 None => rest.split_once('(')?.1,
             };
@@ -364,7 +365,7 @@ fn threads(text: &str, name: &str) -> Option<String> {
         values = list(body)?.into_iter().zip(list(line)?).collect();
         line = body;
     }
-    let expression = inside(&line[line.find("THREADS(")?..])?;
+    let expression = inside(&line[line.find("THREADS")?..])?;
     let value = values.into_iter().find(|(key, _)| *key == expression);
     Some(value.map_or(expression, |(_, v)| v))
 }

@@ -58,7 +58,7 @@ class Cauda:
         return json.loads(line)["seconds"]
     def close(self):
         self.p.stdin.close(); self.p.wait()
-        self.notes = self.p.stderr.read()
+        self.p.stdout.close(); self.p.stderr.close()
         return np.load(self.out) if os.path.exists(self.out) else None
 
 
@@ -249,7 +249,7 @@ if A.cauda:
     times = []
     for i in range(6):
         begin = time.perf_counter()
-        p = subprocess.run([A.cauda, "recon", scan, "-o", os.path.join(DIR.name, "out.nii.gz"), "-f", "--set", "device.backend=cuda", "--set", "recon.method=sense", *A.cold], capture_output=True, text=True)
+        p = subprocess.run([A.cauda, "recon", scan, "-o", os.path.join(DIR.name, "out.nii.gz"), "-f", "--set", "device.prefer=cuda", "--set", "recon.method=sense", *A.cold], capture_output=True, text=True)
         times.append(time.perf_counter() - begin)
         if p.returncode: print(f"\nCold process: not run: {p.stderr.strip()[-300:]}"); break
     else: demand("a cold process to its first image, kernels compiled before, at most", f"{1e3 * statistics.median(times[1:]):.0f} ms (first time, kernels not in the cache unless they came along: {1e3 * times[0]:.0f} ms)", "1500 ms")

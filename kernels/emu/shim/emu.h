@@ -17,6 +17,9 @@
 #define KERNEL static void
 #define DEVICE [[maybe_unused]] static inline
 #define THREADS(n)
+#define THREADS_4(n)
+#define THREADS_3(n)
+#define THREADS_1(n)
 #define IN(T) emu::Span<const T>
 #define OUT(T) emu::Span<T>
 #define SHARED(T, name, n) emu::Span<T> name = emu::shared<T>(n, __FILE__, __LINE__)

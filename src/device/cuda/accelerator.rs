@@ -10,7 +10,7 @@ use super::fft::Transform;
 use super::{Buffer, Context, CudaError, Element, FftPlan, Pending, Pinned, Stream};
 
 /// Staging memory for samples that is kept between frames, at most.
-const MOST_KEPT: usize = 8;
+const MOST_KEPT: usize = 16;
 /// Samples in a small piece of staging memory: tables, and numbers that come back.
 const SMALL: usize = 8192;
 /// Small pieces that are kept: registering one with the driver takes longer than most kernels.
@@ -109,13 +109,11 @@ impl Accelerator {
         stream: &Stream,
         values: &[T],
     ) -> Result<Buffer<T>, CudaError> {
-        let mut pinned = self.small(values.len())?;
+        let mut pinned = self.piece(values.len())?;
         pinned.copy_from_slice(values);
         let mut buffer = self.context.buffer(values.len())?;
         let pending = stream.upload(pinned, &mut buffer, 0)?;
-        if size_of_val(values) <= SMALL * size_of::<Complex32>() {
-            lock(&self.travelling).push(pending.cast());
-        } // else the queue holds the memory until the copy is done
+        lock(&self.travelling).push(pending.cast());
         Ok(buffer)
     }
 
@@ -128,40 +126,28 @@ impl Accelerator {
         stream: &Stream,
         buffer: &Buffer<T>,
     ) -> Result<Vec<T>, CudaError> {
-        let pinned = self.small(buffer.len())?;
+        let pinned = self.piece(buffer.len())?;
         let pinned = stream.download(buffer, 0, pinned)?.wait()?;
         let values = pinned.to_vec();
-        self.keep_small(pinned.cast());
+        self.give_back(pinned.cast());
         Ok(values)
     }
 
-    /// Staging memory for `len` values; of small ones, what came back from its way if there is some.
-    fn small<T: Element>(&self, len: usize) -> Result<Pinned<T>, CudaError> {
-        let room = SMALL * size_of::<Complex32>() / size_of::<T>();
-        if len > room {
-            return self.context.pinned(len);
-        }
+    /// Staging memory for `len` values of any type, after taking back what arrived.
+    fn piece<T: Element>(&self, len: usize) -> Result<Pinned<T>, CudaError> {
         let travelling = std::mem::take(&mut *lock(&self.travelling));
         for pending in travelling {
             match pending.is_done() {
-                Ok(true) => self.keep_small(pending.wait()?),
+                Ok(true) => self.give_back(pending.wait()?),
                 Ok(false) => lock(&self.travelling).push(pending),
                 // Whoever waits for that queue hears of it.
                 Err(_) => {}
             }
         }
-        let kept = lock(&self.small).pop();
-        let piece = kept.map_or_else(|| self.context.pinned(SMALL), Ok)?;
-        let mut piece = piece.cast();
+        let samples = (len * size_of::<T>()).div_ceil(size_of::<Complex32>());
+        let mut piece = self.pinned(samples)?.cast();
         piece.set_len(len);
         Ok(piece)
-    }
-
-    fn keep_small(&self, piece: Pinned<Complex32>) {
-        let mut small = lock(&self.small);
-        if piece.capacity() == SMALL && small.len() < MOST_SMALL_KEPT {
-            small.push(piece);
-        }
     }
 
     /// A copy of samples on the card, through staging memory that is kept: give what it leaves to [`Self::keep`].
@@ -208,14 +194,22 @@ impl Accelerator {
 
     /// Staging memory for `len` samples.
     fn pinned(&self, len: usize) -> Result<Pinned<Complex32>, CudaError> {
+        if len <= SMALL {
+            let kept = lock(&self.small).pop();
+            let mut piece = kept.map_or_else(|| self.context.pinned(SMALL), Ok)?;
+            piece.set_len(len);
+            return Ok(piece);
+        }
+        // The smallest that is large enough.
         let mut staging = lock(&self.staging);
-        let fitting = staging.iter_mut().position(|p| {
-            p.set_len(len);
-            p.len() == len
-        });
+        let fitting = staging.iter().enumerate();
+        let fitting = fitting.filter(|(_, p)| p.capacity() >= len);
+        let fitting = fitting.min_by_key(|(_, p)| p.capacity()).map(|(i, _)| i);
         let kept = fitting.map(|i| staging.swap_remove(i));
         drop(staging);
-        kept.map_or_else(|| self.context.pinned(len), Ok)
+        let mut piece = kept.map_or_else(|| self.context.pinned(len), Ok)?;
+        piece.set_len(len);
+        Ok(piece)
     }
 
     /// Waits for staging memory and keeps it.
@@ -239,9 +233,18 @@ impl Accelerator {
     }
 
     fn give_back(&self, pinned: Pinned<Complex32>) {
-        let mut staging = lock(&self.staging);
-        if staging.len() < MOST_KEPT {
-            staging.push(pinned);
+        let (kept, most) = match pinned.capacity() {
+            SMALL => (&self.small, MOST_SMALL_KEPT),
+            _ => (&self.staging, MOST_KEPT),
+        };
+        let mut kept = lock(kept);
+        kept.push(pinned);
+        if kept.len() > most {
+            // The largest serves all.
+            let least = kept.iter().enumerate().min_by_key(|(_, p)| p.capacity());
+            if let Some(i) = least.map(|(i, _)| i) {
+                drop(kept.swap_remove(i));
+            }
         }
     }
 }
