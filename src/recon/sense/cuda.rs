@@ -17,6 +17,8 @@ const MOST_FOLDS: usize = 8;
 /// Blocks of the vector kernels.
 const VECTOR_BLOCKS: usize = 64;
 const BLOCK: usize = 256;
+/// Samples that a block of `sense_rows_adjoint_c32` has room for.
+const MOST_ADJOINT: usize = 2048;
 /// Rows that a block of `column_energy_f64` should have, and blocks beside each other at most.
 const ROWS_OF_A_SUM: usize = 64;
 const MOST_SUMS: usize = 64;
@@ -71,6 +73,9 @@ impl Sense {
             }
             [self.shape.ro, n1, n2]
         };
+        if !folding.is_exact() && n2 > 1 && n1 > MOST_ADJOINT {
+            return Some(format!("masks over two axes of {n1} lines along pe1"));
+        }
         let bad = lengths.into_iter().find(|n| FftPlan::new(*n).is_none());
         bad.map(|n| format!("transforms of length {n}"))
     }
@@ -549,7 +554,7 @@ impl Job<'_> {
         // Lines of a block: all coils go through one block of the adjoint.
         let of_rows = along1.lines(n2 * n_coils * n_x);
         let of_columns = along2.lines(n1 * n_coils * n_x);
-        let of_adjoint = along1.lines(n2 * n_x);
+        let of_adjoint = along1.lines(n2 * n_x).min(MOST_ADJOINT / n1);
         let [rows, columns, adjoint_rows] = [
             grid(n2.div_ceil(of_rows))?,
             grid(n1.div_ceil(of_columns))?,
