@@ -1,7 +1,9 @@
 //! The shape of one vertebra in its own frame: body, arch and processes as distances, mm, negative inside.
 
 use super::draw::Draft;
-use super::texture::{ellipse, ellipsoid, mix, rounded_box, segment, smooth_max, smooth_min, step};
+use super::texture::{
+    ellipse, ellipsoid, hypot, mix, rounded_box, segment, smooth_max, smooth_min, step,
+};
 use crate::phantom::Structure;
 use crate::sequence::Region;
 
@@ -141,7 +143,8 @@ impl Bone {
         w < 0.65 * h + 9.0 && w > -0.7 * h - 9.0 + tip
     }
 
-    /// The arch and its processes without the articular ones: nearest part.
+    /// The arch and its processes without the articular ones: the part that a place is deepest in. Parts that it is not in
+    /// are left out where that is seen early.
     pub(super) fn arch(&self, l: [f32; 3]) -> (f32, Structure) {
         let [u, v, w] = l;
         let side = usize::from(u > 0.0);
@@ -160,10 +163,11 @@ impl Bone {
         // Pedicle.
         let (pw, ph) = (self.pedicle_width[side], self.pedicle_height[side]);
         let wp = if self.is_cervical { 0.0 } else { 0.17 * h };
-        let across = ellipse(au - half_w - 0.5 * pw, w - wp, 0.5 * pw, 0.5 * ph);
         let along = (back - 6.0 - v).max(v - vc - 0.2 * half_ap);
-        let pedicle = smooth_max(across, along, 2.0);
-        take(pedicle, Structure::Pedicle);
+        if along < 0.0 {
+            let across = ellipse(au - half_w - 0.5 * pw, w - wp, 0.5 * pw, 0.5 * ph);
+            take(smooth_max(across, along, 2.0), Structure::Pedicle);
+        }
         if !self.has_body {
             // Lateral masses of the atlas.
             take(
@@ -175,16 +179,18 @@ impl Bone {
         // Lamina: a shell around the canal's back.
         let lean = if self.is_cervical { 0.3 } else { 0.17 };
         let vv = v + lean * (w + 0.25 * h).min(4.0);
-        let shell = ellipse(u, vv - vc, half_w, half_ap);
         let t = self.lamina;
         let (top, bottom) = if self.is_cervical {
             (0.42 * h, -0.52 * h)
         } else {
             (0.2 * h, -0.66 * h)
         };
-        let ring = (shell - 0.5 * t).abs() - 0.5 * t;
         let cut = (w - top).max(bottom - w).max(vc + 0.05 * half_ap - vv);
-        take(smooth_max(ring, cut, 1.6), Structure::Lamina);
+        if cut < 0.0 {
+            let shell = ellipse(u, vv - vc, half_w, half_ap);
+            let ring = (shell - 0.5 * t).abs() - 0.5 * t;
+            take(smooth_max(ring, cut, 1.6), Structure::Lamina);
+        }
 
         // Spinous process: a plate that hangs down and thickens at its end.
         let root = vc + half_ap + 0.4 * t - lean * (w + 0.25 * h).min(4.0);
@@ -198,17 +204,17 @@ impl Bone {
         let middle = 0.5 * (hi + lo);
         let tall = 0.5 * (hi - lo) * (1.0 - 0.18 * x.clamp(0.0, 1.0));
         let thick = if self.is_cervical { 2.0 } else { 2.6 } + 2.0 * step(0.55, 1.0, x);
-        let plate = smooth_max(
-            smooth_max(au - thick, (ww - middle).abs() - tall, 2.5),
-            smooth_max(root - v - 2.0, v - root - self.spinous, 2.5),
-            2.5,
-        );
-        if self.spinous > 6.0 {
+        if self.spinous > 6.0 && au < thick {
+            let plate = smooth_max(
+                smooth_max(au - thick, (ww - middle).abs() - tall, 2.5),
+                smooth_max(root - v - 2.0, v - root - self.spinous, 2.5),
+                2.5,
+            );
             take(plate, Structure::SpinousProcess);
         }
 
         // Transverse process.
-        if self.transverse > 1.0 {
+        if self.transverse > 1.0 && au > half_w.min(self.transverse) - 6.2 {
             let (from, to) = if self.is_cervical {
                 (
                     [half_w + 1.0, back - 1.0, 0.0],
@@ -229,7 +235,7 @@ impl Bone {
             let mut process = d - r;
             if self.is_cervical {
                 // Hole of the vertebral artery.
-                process = process.max(3.1 - (au - half_w - 5.5).hypot(v - back + 2.0));
+                process = process.max(3.1 - hypot(au - half_w - 5.5, v - back + 2.0));
             }
             take(process, Structure::TransverseProcess);
         }
@@ -246,7 +252,11 @@ impl Bone {
         let (top, bottom) = (0.44 * self.height(), 0.62 * self.height() + 2.0);
         let thick = [17.0, 13.0, 10.0, 8.0].get(nth).copied().unwrap_or(7.0);
         // Foramina of the sacrum.
-        let hole = 5.0 - (u.abs() - 0.5 * self.canal_width - 5.0).hypot(w + 0.55 * self.height());
+        let hole = 5.0
+            - hypot(
+                u.abs() - 0.5 * self.canal_width - 5.0,
+                w + 0.55 * self.height(),
+            );
         let slab = smooth_max(
             smooth_max(
                 u.abs() - wide + 0.25 * w.abs(),

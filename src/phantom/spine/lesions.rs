@@ -270,7 +270,7 @@ impl Lesion {
         }
         let lumpy = |scale: f32| rough(self.seed, p.map(|x| x / scale));
         let bone = &patient.bones[i];
-        let (a, b) = (0.5 * patient.by_level.width[i], bone.back());
+        let (a, b) = (0.5 * patient.by_level[i].width, bone.back());
         let plate = 0.75;
         match &self.shape {
             Shape::Ball { centre, half } => {
@@ -395,7 +395,7 @@ impl Lesion {
         else {
             return None;
         };
-        let ([_, v0], [ru, rv]) = patient.cord_at(a.t)?;
+        let ([_, v0], [ru, rv]) = patient.cord_at(&patient.here(a.t), a.t)?;
         let q = [
             (a.u / ru - at[0]) / radius,
             ((a.v - v0) / rv - at[1]) / radius,
@@ -457,7 +457,7 @@ impl Lesion {
         let (h, b, a) = (
             bone.height(),
             bone.back(),
-            0.5 * patient.by_level.width[self.level],
+            0.5 * patient.by_level[self.level].width,
         );
         let (centre, half) = match &self.shape {
             Shape::Ball { centre, half } => (Some(frame.place(*centre)), Some(*half)),
@@ -486,7 +486,7 @@ impl Lesion {
                 at,
                 radius,
             } => {
-                let place = patient.cord_at(*t);
+                let place = patient.cord_at(&patient.here(*t), *t);
                 let frame = patient.column.frame_at(*t);
                 match place {
                     Some(([_, v0], [ru, rv])) => (

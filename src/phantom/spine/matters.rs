@@ -49,8 +49,8 @@ pub struct FatPool {
 #[derive(Clone, Debug)]
 pub(super) struct Matters {
     pub(super) all: Vec<Stuff>,
-    /// First index of each tissue.
-    by_tissue: std::collections::BTreeMap<Tissue, u8>,
+    /// First index of each tissue; air where the file has none.
+    by_tissue: [u8; Tissue::Metal as usize + 1],
     /// Nucleus, inner and outer annulus of each disc.
     pub(super) disc: Vec<[u8; 3]>,
     /// Fat at 1.5 and 3 T.
@@ -62,7 +62,7 @@ impl Matters {
     pub(super) fn draw(p: &Parameters, draft: &Draft) -> Self {
         let mut m = Self {
             all: Vec::new(),
-            by_tissue: std::collections::BTreeMap::new(),
+            by_tissue: [0; Tissue::Metal as usize + 1],
             disc: Vec::new(),
             fat_t1_ms: [0.0; 2],
             fat_t2_ms: 0.0,
@@ -73,7 +73,7 @@ impl Matters {
             let mut d = Dice::new(draft.seed, &format!("tissue {tissue:?}"));
             let stuff = draw_row(p, tissue, row, draft, &mut d);
             let index = m.push(stuff);
-            m.by_tissue.insert(tissue, index);
+            m.by_tissue[tissue as usize] = index;
         }
         let mut d = Dice::new(draft.seed, "fat pool");
         #[allow(clippy::cast_possible_truncation)] // storage precision
@@ -124,7 +124,7 @@ impl Matters {
 
     /// Index of a tissue's own material; air if the file has none (a test proves that it has).
     pub(super) fn of(&self, tissue: Tissue) -> u8 {
-        self.by_tissue.get(&tissue).copied().unwrap_or(0)
+        self.by_tissue[tissue as usize]
     }
 }
 

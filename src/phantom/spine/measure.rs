@@ -245,7 +245,7 @@ impl Patient {
     fn sac_area(&self, i: usize) -> f64 {
         let frame = &self.column.discs[i];
         let t = i as f32 + 0.5;
-        let vc = self.canal_centre(t);
+        let vc = self.here(t).canal_centre();
         let step = 0.25;
         let mut n = 0u32;
         for iu in -60..=60i16 {
@@ -256,7 +256,9 @@ impl Patient {
                     Structure::DuralSac | Structure::Cord => true,
                     Structure::NerveRoot => {
                         let a = self.column.along(p);
-                        self.sac(a.t.clamp(0.0, self.last()), a.u, a.v).0 < 0.0
+                        self.sac(&self.here(a.t), a.t.clamp(0.0, self.last()), a.u, a.v)
+                            .0
+                            < 0.0
                     }
                     _ => false,
                 };
@@ -274,7 +276,7 @@ impl Patient {
         let f = |v: f64| v as f32;
         let frame = &self.column.discs[i];
         let t = i as f32 + 0.5;
-        let half = 0.5 * self.level(t, &self.by_level.canal_width);
+        let half = 0.5 * self.here(t).canal_width;
         let middle = |l: &super::Level| 0.5 * f(l.canal_width_mm + l.pedicle_width_mm[side]);
         let below = self.draft.levels.get(i + 1).unwrap_or(l);
         let u = sign
@@ -282,7 +284,7 @@ impl Patient {
                 Region::Lumbar => 0.5 * (middle(l) + middle(below)),
                 Region::Cervical => half + 4.0,
             };
-        let v = self.body_back(t) + 3.5;
+        let v = self.here(t).back + 3.5;
         let bony = |s: Structure| {
             matches!(
                 s,
@@ -297,7 +299,7 @@ impl Patient {
         let up = self.march(from, frame.w, 30.0, &bony);
         let down = self.march(from, frame.w.map(|x| -x), 30.0, &bony);
         // At the disc: from its back edge to the joint.
-        let start = frame.place([u, self.body_back(t) - 12.0, 0.0]);
+        let start = frame.place([u, self.here(t).back - 12.0, 0.0]);
         let disc = |s: Structure| {
             !matches!(
                 s,
@@ -392,8 +394,8 @@ impl Patient {
     fn recess(&self, i: usize, sign: f32) -> u8 {
         let t = i as f32 + 0.62;
         let frame = self.column.frame_at(t);
-        let u = sign * (0.5 * self.level(t, &self.by_level.canal_width) - 3.5);
-        let start = frame.place([u, self.body_back(t) - 6.0, 0.0]);
+        let u = sign * (0.5 * self.here(t).canal_width - 3.5);
+        let start = frame.place([u, self.here(t).back - 6.0, 0.0]);
         let solid = |s: Structure| {
             matches!(
                 s,

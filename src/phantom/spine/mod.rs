@@ -26,7 +26,7 @@ use column::{Along, Column, rims};
 use draw::Dice;
 use lesions::Lesion;
 use matters::Matters;
-use texture::{ellipse, ellipsoid, mix, noise, rough, segment, smooth_max, step};
+use texture::{ellipse, ellipsoid, hypot, mix, noise, rough, segment, smooth_max, step};
 use trunk::Trunk;
 
 use super::parameters::parameters;
@@ -58,7 +58,7 @@ pub struct Patient {
     trunk: Trunk,
     lesions: Vec<Lesion>,
     seeds: Seeds,
-    by_level: ByLevel,
+    by_level: Vec<Here>,
     muscle_size: f32,
     /// Middle of the uppermost vertebra.
     atlas: [f32; 3],
@@ -73,19 +73,51 @@ struct Seeds {
     nerve: u32,
 }
 
-/// What is interpolated along the spine: one value per vertebra.
-#[derive(Clone, Debug)]
-struct ByLevel {
-    back: Vec<f32>,
-    width: Vec<f32>,
-    canal_ap: Vec<f32>,
-    canal_width: Vec<f32>,
-    cord_ap: Vec<f32>,
-    cord_width: Vec<f32>,
-    flavum: Vec<f32>,
-    root: Vec<f32>,
-    spinous: Vec<f32>,
-    lamina: Vec<f32>,
+/// What is interpolated along the spine: of one vertebra, or between two.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    back: f32,
+    width: f32,
+    canal_ap: f32,
+    canal_width: f32,
+    cord_ap: f32,
+    cord_width: f32,
+    flavum: f32,
+    root: f32,
+    spinous: f32,
+    lamina: f32,
+}
+
+impl Here {
+    fn mix(a: &Self, b: &Self, t: f32) -> Self {
+        Self {
+            back: mix(a.back, b.back, t),
+            width: mix(a.width, b.width, t),
+            canal_ap: mix(a.canal_ap, b.canal_ap, t),
+            canal_width: mix(a.canal_width, b.canal_width, t),
+            cord_ap: mix(a.cord_ap, b.cord_ap, t),
+            cord_width: mix(a.cord_width, b.cord_width, t),
+            flavum: mix(a.flavum, b.flavum, t),
+            root: mix(a.root, b.root, t),
+            spinous: mix(a.spinous, b.spinous, t),
+            lamina: mix(a.lamina, b.lamina, t),
+        }
+    }
+
+    /// Back of bodies and discs beside the midline, mm behind the axis: bodies are dented.
+    fn wall_back(&self, u: f32) -> f32 {
+        self.back + 0.09 * self.back * (u / (0.3 * self.width)).abs().min(1.0).powi(2)
+    }
+
+    /// Middle of the canal, mm behind the axis.
+    fn canal_centre(&self) -> f32 {
+        self.back + 0.5 * self.canal_ap
+    }
+
+    /// End of the spinous processes behind the axis, mm.
+    fn spinous_tip(&self) -> f32 {
+        self.canal_centre() + 0.5 * self.canal_ap + 0.4 * self.lamina + self.spinous
+    }
 }
 
 impl Patient {
@@ -125,20 +157,23 @@ impl Patient {
         let bones: Vec<Bone> = (0..draft.levels.len())
             .map(|i| Bone::new(&draft, i))
             .collect();
-        let every =
-            |g: &dyn Fn(&Level) -> f64| draft.levels.iter().map(|l| f(g(l))).collect::<Vec<f32>>();
-        let by_level = ByLevel {
-            back: bones.iter().map(Bone::back).collect(),
-            width: every(&|l| l.width_mm),
-            canal_ap: every(&|l| l.canal_ap_mm),
-            canal_width: every(&|l| l.canal_width_mm),
-            cord_ap: every(&|l| l.cord_ap_mm),
-            cord_width: every(&|l| l.cord_width_mm),
-            flavum: every(&|l| l.flavum_mm),
-            root: every(&|l| l.root_mm),
-            spinous: every(&|l| l.spinous_mm),
-            lamina: every(&|l| l.lamina_mm),
-        };
+        let by_level = draft
+            .levels
+            .iter()
+            .zip(&bones)
+            .map(|(l, bone)| Here {
+                back: bone.back(),
+                width: f(l.width_mm),
+                canal_ap: f(l.canal_ap_mm),
+                canal_width: f(l.canal_width_mm),
+                cord_ap: f(l.cord_ap_mm),
+                cord_width: f(l.cord_width_mm),
+                flavum: f(l.flavum_mm),
+                root: f(l.root_mm),
+                spinous: f(l.spinous_mm),
+                lamina: f(l.lamina_mm),
+            })
+            .collect();
         let mut d = Dice::new(draft.seed, "texture");
         let seeds = Seeds {
             bone: d.bits(),
@@ -169,10 +204,7 @@ impl Patient {
         let back_of = |z: f32| {
             let axis = patient.column.axis_at_z(z);
             let a = patient.column.along(axis);
-            axis[1]
-                + patient
-                    .spinous_tip(a.t.clamp(0.0, patient.last()))
-                    .min(62.0)
+            axis[1] + patient.here(a.t).spinous_tip().min(62.0)
         };
         let trunk = Trunk::build(patient.draft.region, half, fat, z, &back_of);
         patient.trunk = trunk;
@@ -270,34 +302,33 @@ impl Patient {
 
     /// What is at a place (LPS, mm).
     pub fn at(&self, p: [f32; 3]) -> Voxel {
-        let (skin, forward) = self.trunk.skin(p);
-        if skin > 0.0 {
+        let Some((skin, forward)) = self.trunk.within_skin(p) else {
             return self.paint(Tissue::Air, Structure::Outside);
-        }
+        };
         if skin > -1.6 {
             return self.paint(Tissue::Skin, Structure::Subcutaneous);
         }
         let a = self.column.along(p);
+        let here = self.here(a.t);
         let is_near = a.u.abs() < 60.0 && a.v > -34.0 && a.v < 88.0;
         let is_level = a.t > -1.4 && a.t < self.last() + 0.5;
         if is_near
             && is_level
-            && let Some(voxel) = self.spine(p, &a)
+            && let Some(voxel) = self.spine(p, &a, &here)
         {
             return voxel;
         }
-        self.around(p, &a, skin, forward)
+        self.around(p, &a, &here, skin, forward)
     }
 
     // ---- the spine itself ----------------------------------------------------------------------------------------
 
-    fn spine(&self, p: [f32; 3], a: &Along) -> Option<Voxel> {
+    fn spine(&self, p: [f32; 3], a: &Along, here: &Here) -> Option<Voxel> {
         let n = self.draft.levels.len();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
-        let near = a.t.round().clamp(0.0, (n - 1) as f32) as usize;
         let t = a.t.clamp(0.0, self.last());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
-        let disc = a.t.floor().clamp(0.0, (n - 1) as f32) as usize;
+        let disc = t as usize;
+        let near = disc + usize::from(t - disc as f32 >= 0.5);
 
         if let Some(voxel) = self.lesions.iter().find_map(|l| l.implant(self, p)) {
             return Some(voxel);
@@ -321,7 +352,7 @@ impl Patient {
                 return Some(self.body_matter(p, l, i, &body));
             }
         }
-        if a.v > self.body_back(t) - 7.0 {
+        if a.v > here.back - 7.0 {
             for i in [near, near.saturating_sub(1), (near + 1).min(n - 1)] {
                 let l = self.column.vertebrae[i].local(p);
                 if !self.bones[i].may_hold(l) {
@@ -346,7 +377,7 @@ impl Patient {
         if let Some(voxel) = self.disc(p, disc, gap) {
             return Some(voxel);
         }
-        self.canal(p, a, t, disc)
+        self.canal(p, a, here, t, disc)
     }
 
     fn body_matter(&self, p: [f32; 3], l: [f32; 3], i: usize, body: &bone::Body) -> Voxel {
@@ -465,12 +496,18 @@ impl Patient {
         if w.abs() > 32.0 || v < self.bones[j].back() - 6.0 {
             return None;
         }
-        let t = j as f32 + 0.5;
         let au = u.abs();
-        let half = 0.5 * self.level(t, &self.by_level.canal_width);
-        let vc = self.canal_centre(t);
-        let ap = 0.5 * self.level(t, &self.by_level.canal_ap);
-        let spur = grown * (1.0 + 0.35 * noise(self.seeds.bone ^ 0x61, p.map(|x| x / 4.0)));
+        let here = self.here(j as f32 + 0.5);
+        let (half, ap, vc) = (
+            0.5 * here.canal_width,
+            0.5 * here.canal_ap,
+            here.canal_centre(),
+        );
+        let spur = if grown == 0.0 {
+            0.0
+        } else {
+            grown * (1.0 + 0.35 * noise(self.seeds.bone ^ 0x61, p.map(|x| x / 4.0)))
+        };
         let joint = |depth: f32, gap: f32, owner: usize| {
             let mut voxel = if depth.abs() < 0.5 * fluid.min(gap) {
                 self.paint(Tissue::FacetFluid, Structure::FacetJoint)
@@ -482,16 +519,11 @@ impl Patient {
         };
         if self.draft.region == Region::Cervical && j < 7 {
             // Articular pillars, cut by joints that fall backwards by 45 degrees.
-            let d = ellipse(
-                au - half - 6.5,
-                v - self.body_back(t) - 8.0,
-                6.0 + spur,
-                6.4 + spur,
-            );
+            let d = ellipse(au - half - 6.5, v - here.back - 8.0, 6.0 + spur, 6.4 + spur);
             if d > 0.0 || a.t < 1.2 {
                 return None;
             }
-            let cut = (v - self.body_back(t) - 8.0 + w) * std::f32::consts::FRAC_1_SQRT_2;
+            let cut = (v - here.back - 8.0 + w) * std::f32::consts::FRAC_1_SQRT_2;
             if cut.abs() < 0.5 * width {
                 return joint(cut, width, j);
             }
@@ -504,7 +536,7 @@ impl Patient {
         let q = [half + 1.0 + 2.0 * sin, vc + 0.55 * ap + 5.0];
         let ball = 5.2 + 0.7 * spur;
         let d = [au - (q[0] - 3.5 * cos), v - (q[1] + 3.5 * sin)];
-        let r = d[0].hypot(d[1]);
+        let r = hypot(d[0], d[1]);
         let toward = (d[0] * cos - d[1] * sin) / r.max(0.1);
         let inferior = smooth_max(r - ball, (w - 6.0).abs() - 15.0, 2.5);
         if inferior < 0.0 {
@@ -523,7 +555,7 @@ impl Patient {
             return joint(r - ball - 0.5 * width, width, j);
         }
         // Parts between the articular processes: from the pedicle to the inferior process.
-        let top = [half + 4.5, self.body_back(t) + 12.0, 24.0];
+        let top = [half + 4.5, here.back + 12.0, 24.0];
         let (pars, _) = segment([au, v, w], top, [q[0] - 1.0, q[1] + 1.0, 8.0]);
         if pars < 5.0 {
             return Some(self.bone_matter(p, Structure::ArticularProcess, j, 5.0 - pars, 1.3));
@@ -545,9 +577,19 @@ impl Patient {
         let (a, b) = self.disc_axes(j);
         let (side, rho) = outline(u, v, a, b, 0.05 * b);
         let disc = &level.disc;
+        let is_whole = gap.0 >= -0.2
+            && gap.1 >= -0.2
+            && height <= f(disc.anterior_mm.max(disc.middle_mm)) + 9.0;
+        let most = f(disc.bulge_mm);
+        if disc.herniation.is_none() && (!is_whole || side > most.max(0.6 * most)) {
+            return None;
+        }
+        if side > 24.0 + most.max(0.6 * most) {
+            return None;
+        }
         let angle = u.atan2(v);
         let is_behind = angle.abs() < 1.9;
-        let mut reach = f(disc.bulge_mm) * if is_behind { 1.0 } else { 0.6 };
+        let mut reach = most * if is_behind { 1.0 } else { 0.6 };
         let paint = |which: usize, what: Structure| {
             let mut voxel = self.paint_index(self.matters.disc[j][which], what);
             voxel.level = u8_of(j);
@@ -588,10 +630,7 @@ impl Patient {
             reach += if h.is_extrusion { 0.0 } else { dome };
         }
         // Beyond the rims the annulus fills what the plates would, a little rounded.
-        if side > reach || height > f(disc.anterior_mm.max(disc.middle_mm)) + 9.0 {
-            return None;
-        }
-        if gap.0 < -0.2 || gap.1 < -0.2 {
+        if side > reach || !is_whole {
             return None;
         }
         if side > 0.3 && w.abs() > 0.5 * f(rims(&self.draft, j).0[1]).max(2.0) + 1.2 {
@@ -608,7 +647,7 @@ impl Patient {
             return Some(voxel);
         }
         // Nucleus: an ellipse behind the middle; with the grades its border and its bright band are lost.
-        let core = (u / (0.66 * a)).hypot((v - 0.08 * b) / (0.60 * b));
+        let core = hypot(u / (0.66 * a), (v - 0.08 * b) / (0.60 * b));
         let up = (2.0 * x - 1.0).abs();
         let body = (core * core + 0.45 * up * up * up * up).sqrt() + rough_edge;
         let grade = disc.pfirrmann;
@@ -658,10 +697,8 @@ impl Patient {
         )
     }
 
-    fn canal(&self, p: [f32; 3], a: &Along, t: f32, j: usize) -> Option<Voxel> {
-        let back = self.body_back(t);
-        let ap = self.level(t, &self.by_level.canal_ap);
-        let width = self.level(t, &self.by_level.canal_width);
+    fn canal(&self, p: [f32; 3], a: &Along, here: &Here, t: f32, j: usize) -> Option<Voxel> {
+        let (back, ap, width) = (here.back, here.canal_ap, here.canal_width);
         let vc = back + 0.5 * ap;
         let (u, v) = (a.u, a.v);
         let fraction = t - j as f32;
@@ -674,7 +711,7 @@ impl Patient {
         };
 
         // Flavum: the roof between two laminae, in two halves.
-        let thick = self.level(j as f32, &self.by_level.flavum);
+        let thick = self.here(j as f32).flavum;
         // Half of its usual thickness lies outside of the canal; what grows, grows inwards.
         let inward = 0.45 * thick + 0.55 * (thick - 4.0).max(0.0);
         let is_between =
@@ -684,21 +721,21 @@ impl Patient {
             return with_level(self.paint(Tissue::Ligament, Structure::LigamentumFlavum));
         }
         // Roots, in and out of the sac.
-        let (sac, dura) = self.sac(t, u, v);
-        if let Some(voxel) = self.roots(p, a, t, sac) {
+        let (sac, dura) = self.sac(here, t, u, v);
+        if let Some(voxel) = self.roots(p, a, here, t, sac) {
             return Some(voxel);
         }
         if sac < 0.0 {
             if sac > -dura {
                 return with_level(self.paint(Tissue::Ligament, Structure::DuralSac));
             }
-            if let Some(voxel) = self.cord(p, a, t) {
+            if let Some(voxel) = self.cord(p, a, here, t) {
                 return with_level(voxel);
             }
             return with_level(self.paint(Tissue::Csf, Structure::DuralSac));
         }
         // Ligaments in front of the sac.
-        let in_front = v - self.wall_back(t, u);
+        let in_front = v - here.wall_back(u);
         if (0.0..0.9).contains(&in_front) && u.abs() < 5.0 {
             return with_level(self.paint(Tissue::Ligament, Structure::Ligament));
         }
@@ -728,7 +765,7 @@ impl Patient {
             return with_level(self.paint(Tissue::Ligament, Structure::Ligament));
         }
         // Between and behind the spinous processes.
-        let tip = self.spinous_tip(t);
+        let tip = here.spinous_tip();
         if u.abs() < 3.0 && v > vc + 0.5 * ap && v < tip + 2.6 && a.t > 0.4 && a.t < base + 1.2 {
             if v > tip - 0.4 {
                 return with_level(self.paint(Tissue::Ligament, Structure::Ligament));
@@ -744,11 +781,9 @@ impl Patient {
     }
 
     /// Distance to the dural sac and the thickness of its wall. Discs, flavum and facets press on it by being there first.
-    fn sac(&self, t: f32, u: f32, v: f32) -> (f32, f32) {
+    fn sac(&self, here: &Here, t: f32, u: f32, v: f32) -> (f32, f32) {
         let base = self.base();
-        let ap = self.level(t, &self.by_level.canal_ap);
-        let width = self.level(t, &self.by_level.canal_width);
-        let back = self.body_back(t);
+        let (back, ap, width) = (here.back, here.canal_ap, here.canal_width);
         let is_lumbar = self.draft.region == Region::Lumbar;
         let (front, depth, wide) = if is_lumbar {
             let low = step(base - 1.2, base, t);
@@ -771,7 +806,7 @@ impl Patient {
     }
 
     /// Place of the cord's middle, and its half axes; `None` where there is none.
-    fn cord_at(&self, t: f32) -> Option<([f32; 2], [f32; 2])> {
+    fn cord_at(&self, here: &Here, t: f32) -> Option<([f32; 2], [f32; 2])> {
         #[allow(clippy::cast_possible_truncation)] // storage precision
         let conus = self.draft.conus_level as f32;
         if t > conus {
@@ -779,37 +814,26 @@ impl Patient {
         }
         // The cone: over one and a half levels.
         let end = ((conus - t) / 1.6).clamp(0.0, 1.0).powf(0.7);
-        let level = t.min(conus - 0.4).max(0.0);
-        let fill = |values: &[f32]| {
-            // Tables end above the conus: its width comes from the last entries.
-            self.level(level.min(2.4), values).max(0.0)
-        };
         let (ap, width) = if self.draft.region == Region::Lumbar {
-            (
-                fill(&self.by_level.cord_ap),
-                fill(&self.by_level.cord_width),
-            )
+            // Tables end above the conus: its width comes from the last entries.
+            let above = self.here(t.min(conus - 0.4).max(0.0).min(2.4));
+            (above.cord_ap.max(0.0), above.cord_width.max(0.0))
         } else {
-            (
-                self.level(t, &self.by_level.cord_ap),
-                self.level(t, &self.by_level.cord_width),
-            )
+            (here.cord_ap, here.cord_width)
         };
-        let back = self.body_back(t);
-        let canal = self.level(t, &self.by_level.canal_ap);
         let lie = if self.draft.region == Region::Lumbar {
             0.5 + 0.12 * step(conus - 2.0, conus, t)
         } else {
             0.5
         };
         Some((
-            [0.0, back + lie * canal],
+            [0.0, here.back + lie * here.canal_ap],
             [0.5 * width * end + 0.3, 0.5 * ap * end + 0.3],
         ))
     }
 
-    fn cord(&self, p: [f32; 3], a: &Along, t: f32) -> Option<Voxel> {
-        let ([_, v0], [ru, rv]) = self.cord_at(t)?;
+    fn cord(&self, p: [f32; 3], a: &Along, here: &Here, t: f32) -> Option<Voxel> {
+        let ([_, v0], [ru, rv]) = self.cord_at(here, t)?;
         let (u, v) = (a.u, a.v - v0);
         let d = ellipse(u, v, ru, rv);
         if d > 0.0 {
@@ -832,7 +856,7 @@ impl Patient {
         Some(voxel)
     }
 
-    fn roots(&self, p: [f32; 3], a: &Along, t: f32, sac: f32) -> Option<Voxel> {
+    fn roots(&self, p: [f32; 3], a: &Along, here: &Here, t: f32, sac: f32) -> Option<Voxel> {
         let n = self.draft.levels.len();
         let is_lumbar = self.draft.region == Region::Lumbar;
         let side = if a.u > 0.0 { 1.0 } else { -1.0 };
@@ -847,11 +871,11 @@ impl Patient {
         // In the foramen: the ganglion below the pedicle (in the neck: at the disc), then out and forwards.
         if sac > -0.6 {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
-            let j = a.t.floor().clamp(0.0, (n - 1) as f32) as usize;
+            let j = a.t.clamp(0.0, (n - 1) as f32) as usize;
             for i in [j, j.saturating_sub(1)] {
-                let size = self.by_level.root[i];
-                let half = 0.5 * self.level(i as f32, &self.by_level.canal_width);
-                let back = self.body_back(i as f32);
+                let size = self.by_level[i].root;
+                let at = self.here(i as f32);
+                let (half, back) = (0.5 * at.canal_width, at.back);
                 let (from, to) = if is_lumbar {
                     (
                         [0.36 * half * 2.0, back + 5.0, i as f32 - 0.12],
@@ -886,9 +910,8 @@ impl Patient {
         if !is_lumbar || t < conus - 1.2 {
             return None;
         }
-        let ap = self.level(t, &self.by_level.canal_ap);
-        let width = (0.77 * self.level(t, &self.by_level.canal_width)).min(18.5);
-        let back = self.body_back(t);
+        let (back, ap) = (here.back, here.canal_ap);
+        let width = (0.77 * here.canal_width).min(18.5);
         let shrink = ((self.base() + 1.5 - t) / 1.7).clamp(0.0, 1.0).sqrt();
         let spread = step(conus - 1.2, conus + 0.6, t);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small and positive
@@ -911,7 +934,7 @@ impl Patient {
                 let cu = 0.5 * width * radius * angle.cos();
                 let cv = back + 0.52 * ap + 0.40 * ap * radius * angle.sin();
                 let r = 0.62 + 0.22 * (1.0 - x) + 0.1 * wander;
-                if (au - cu).hypot(a.v - cv) < r {
+                if hypot(au - cu, a.v - cv) < r {
                     return root(false);
                 }
             }
@@ -933,40 +956,14 @@ impl Patient {
         }
     }
 
-    fn level(&self, t: f32, values: &[f32]) -> f32 {
-        let last = values.len() - 1;
+    /// What is interpolated, at a level.
+    fn here(&self, t: f32) -> Here {
+        let last = self.by_level.len() - 1;
         let t = t.clamp(0.0, last as f32);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
         let i = (t as usize).min(last.saturating_sub(1));
-        mix(values[i], values[(i + 1).min(last)], t - i as f32)
-    }
-
-    /// Back of bodies and discs in the midline, mm behind the axis.
-    fn body_back(&self, t: f32) -> f32 {
-        self.level(t, &self.by_level.back)
-    }
-
-    /// The same beside the midline: bodies are dented.
-    fn wall_back(&self, t: f32, u: f32) -> f32 {
-        let back = self.body_back(t);
-        back + 0.09
-            * back
-            * (u / (0.3 * self.level(t, &self.by_level.width)))
-                .abs()
-                .min(1.0)
-                .powi(2)
-    }
-
-    fn canal_centre(&self, t: f32) -> f32 {
-        self.body_back(t) + 0.5 * self.level(t, &self.by_level.canal_ap)
-    }
-
-    /// End of the spinous processes behind the axis, mm.
-    fn spinous_tip(&self, t: f32) -> f32 {
-        self.canal_centre(t)
-            + 0.5 * self.level(t, &self.by_level.canal_ap)
-            + 0.4 * self.level(t, &self.by_level.lamina)
-            + self.level(t, &self.by_level.spinous)
+        let next = &self.by_level[(i + 1).min(last)];
+        Here::mix(&self.by_level[i], next, t - i as f32)
     }
 
     fn bone_z(&self, i: usize) -> f32 {

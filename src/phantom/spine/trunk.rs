@@ -1,10 +1,11 @@
 //! What lies around the spine: skin, fat, muscles, vessels, organs; for the trunk and for the neck.
 
-use super::Patient;
 use super::column::Along;
 use super::texture::{
-    ellipse, ellipsoid, mix, noise, rough, rounded_box, segment, smooth_max, step,
+    ellipse, ellipsoid, hypot, misses, mix, nearest, noise, noises, rough, rounded_box, segment,
+    smooth_max, step,
 };
+use super::{Here, Patient};
 use crate::phantom::{Structure, Tissue, Voxel};
 use crate::sequence::Region;
 
@@ -71,7 +72,8 @@ impl Trunk {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
         let i = (x as usize).min(self.rows.len() - 2);
         let f = x - i as f32;
-        [0, 1, 2].map(|k| mix(self.rows[i][k], self.rows[i + 1][k], f))
+        let (a, b) = (self.rows[i], self.rows[i + 1]);
+        [mix(a[0], b[0], f), mix(a[1], b[1], f), mix(a[2], b[2], f)]
     }
 
     /// Back of the skin in the midline at a height.
@@ -81,39 +83,65 @@ impl Trunk {
 
     /// Distance to the skin, mm, negative inside; and how far forward a place is, 0 at the back to 1 at the front.
     pub(super) fn skin(&self, p: [f32; 3]) -> (f32, f32) {
+        let (flat, b) = self.flat(p);
+        (flat + furrow(p, b), 0.5 - 0.5 * b)
+    }
+
+    /// The same within the skin; `None` outside.
+    pub(super) fn within_skin(&self, p: [f32; 3]) -> Option<(f32, f32)> {
+        let (flat, b) = self.flat(p);
+        if flat > 0.0 {
+            return None;
+        }
+        let skin = flat + furrow(p, b);
+        (skin <= 0.0).then_some((skin, 0.5 - 0.5 * b))
+    }
+
+    /// Distance without the furrow; and the place from the back (1) to the front (-1).
+    fn flat(&self, p: [f32; 3]) -> (f32, f32) {
         let [back, front, half] = self.row(p[2]);
         let depth = 0.5 * (back - front);
         let y = p[1] - 0.5 * (back + front);
         let b = y / depth;
         let (rho, radius) = rounded_box(p[0], y, [half, depth], 0.5);
-        // A shallow furrow over the spinous processes.
-        let furrow = if b > 0.0 && p[0].abs() < 48.0 {
-            3.0 * (-(p[0] / 16.0).powi(2)).exp()
-        } else {
-            0.0
-        };
-        ((rho - 1.0) * radius + furrow, 0.5 - 0.5 * b)
+        ((rho - 1.0) * radius, b)
+    }
+}
+
+/// Depth of the shallow furrow over the spinous processes.
+fn furrow(p: [f32; 3], b: f32) -> f32 {
+    if b > 0.0 && p[0].abs() < 48.0 {
+        3.0 * (-(p[0] / 16.0).powi(2)).exp()
+    } else {
+        0.0
     }
 }
 
 impl Patient {
     /// Everything that is not spine.
-    pub(super) fn around(&self, p: [f32; 3], a: &Along, skin: f32, forward: f32) -> Voxel {
+    pub(super) fn around(
+        &self,
+        p: [f32; 3],
+        a: &Along,
+        here: &Here,
+        skin: f32,
+        forward: f32,
+    ) -> Voxel {
         match self.draft.region {
-            Region::Lumbar => self.around_lumbar(p, a, skin, forward),
-            Region::Cervical => self.around_cervical(p, a, skin),
+            Region::Lumbar => self.around_lumbar(p, a, here, skin, forward),
+            Region::Cervical => self.around_cervical(p, a, here, skin),
         }
     }
 
-    fn around_lumbar(&self, p: [f32; 3], a: &Along, skin: f32, forward: f32) -> Voxel {
+    fn around_lumbar(&self, p: [f32; 3], a: &Along, here: &Here, skin: f32, forward: f32) -> Voxel {
         let seed = self.seeds.soft;
         let wobble = 1.6 * noise(seed, p.map(|v| v / 17.0));
         let t = a.t.clamp(0.0, self.last());
         let (u, v) = (a.u.abs() + 0.6 * wobble, a.v + wobble);
-        let vc = self.canal_centre(t);
-        let body = 0.5 * self.level(t, &self.by_level.width);
+        let vc = here.canal_centre();
+        let body = 0.5 * here.width;
         let size = self.muscle_size;
-        let tip = self.spinous_tip(t);
+        let tip = here.spinous_tip();
 
         // Muscles of the back, under the thoracolumbar fascia.
         let fascia = tip - 1.0 - 0.0045 * u * u * (1.0 + 0.2 * step(3.0, 8.0, t));
@@ -175,18 +203,20 @@ impl Patient {
         }
         // Gluteal muscles and the wings of the ilium, crudely: they are outside of sagittal stacks.
         if t > 6.6 {
-            let ilium = (ellipsoid(
-                [
-                    p[0].abs() - 88.0,
-                    a.v - 6.0 + 0.35 * (p[0].abs() - 88.0),
-                    p[2] - self.bone_z(7) + 18.0,
-                ],
-                [40.0, 46.0, 62.0],
-            ))
-            .abs()
-                - 5.0;
-            if ilium < 0.0 && p[0].abs() > 50.0 {
-                return self.bone_matter(p, Structure::Sacrum, 255, -ilium, 1.2);
+            if p[0].abs() > 50.0 {
+                let ilium = (ellipsoid(
+                    [
+                        p[0].abs() - 88.0,
+                        a.v - 6.0 + 0.35 * (p[0].abs() - 88.0),
+                        p[2] - self.bone_z(7) + 18.0,
+                    ],
+                    [40.0, 46.0, 62.0],
+                ))
+                .abs()
+                    - 5.0;
+                if ilium < 0.0 {
+                    return self.bone_matter(p, Structure::Sacrum, 255, -ilium, 1.2);
+                }
             }
             if a.v > vc - 5.0 && p[0].abs() > 22.0 && skin < -self.trunk.subcutaneous * 0.9 {
                 return self.muscle(p, Structure::OtherMuscle, 1.0, -3.0);
@@ -208,7 +238,7 @@ impl Patient {
         }
 
         // Great vessels: the aorta to the left of the midline down to L4, then both iliacs.
-        let front = self.body_back(t) + 2.0;
+        let front = here.back + 2.0;
         let split = (t - 6.3).max(0.0);
         let aorta = ellipse(
             if split > 0.0 {
@@ -246,15 +276,15 @@ impl Patient {
 
         // Kidneys, liver.
         let kidney_z = self.bone_z(3) - if a.u > 0.0 { 0.0 } else { 14.0 };
-        let kidney = ellipsoid(
+        let (q, half) = (
             [
                 p[0].abs() - 72.0 + 0.12 * (p[2] - kidney_z),
                 a.v - 4.0,
                 p[2] - kidney_z,
             ],
             [26.0, 27.0, 56.0],
-        ) + wobble;
-        if kidney < 0.0 {
+        );
+        if !misses(q, half, 1.7) && ellipsoid(q, half) + wobble < 0.0 {
             let sinus = ellipsoid(
                 [p[0].abs() - 62.0, a.v + 1.0, p[2] - kidney_z],
                 [11.0, 11.0, 26.0],
@@ -264,21 +294,28 @@ impl Patient {
             }
             return self.textured(p, Tissue::Viscera, Structure::Organ, 0.05);
         }
-        let liver = ellipsoid(
+        let (q, half) = (
             [p[0] + 95.0, a.v + 75.0, p[2] - self.bone_z(1) - 18.0],
             [92.0, 82.0, 74.0],
-        ) + 2.0 * wobble;
-        if liver < 0.0 {
+        );
+        if !misses(q, half, 3.3) && ellipsoid(q, half) + 2.0 * wobble < 0.0 {
             return self.textured(p, Tissue::Viscera, Structure::Organ, 0.05);
         }
 
         // Bowel: loops as cells of a distorted lattice, with a wall, fluid or gas, and fat between.
         let bowel_zone = -skin - wall - 3.0;
         if bowel_zone > 0.0 && v < -front - 2.0 {
-            let q = [0, 1, 2]
-                .map(|i| p[i] / 31.0 + 0.7 * noise(seed ^ (0x77 + i as u32), p.map(|x| x / 47.0)));
-            let cell = q.map(f32::round);
-            let d = [0, 1, 2].map(|i| q[i] - cell[i]);
+            let bend = noises(
+                [0x77, 0x78, 0x79].map(|n| seed ^ n),
+                [p[0] / 47.0, p[1] / 47.0, p[2] / 47.0],
+            );
+            let q = [
+                p[0] / 31.0 + 0.7 * bend[0],
+                p[1] / 31.0 + 0.7 * bend[1],
+                p[2] / 31.0 + 0.7 * bend[2],
+            ];
+            let cell = [nearest(q[0]), nearest(q[1]), nearest(q[2])];
+            let d = [q[0] - cell[0], q[1] - cell[1], q[2] - cell[2]];
             let r = (d[0] * d[0] + d[1] * d[1] + 0.45 * d[2] * d[2]).sqrt();
             #[allow(clippy::cast_possible_truncation)] // small
             let kind = super::texture::hash(seed ^ 0xb0, cell.map(|c| c as i32));
@@ -300,12 +337,12 @@ impl Patient {
         self.fat(p, Structure::VisceralFat)
     }
 
-    fn around_cervical(&self, p: [f32; 3], a: &Along, skin: f32) -> Voxel {
+    fn around_cervical(&self, p: [f32; 3], a: &Along, here: &Here, skin: f32) -> Voxel {
         let seed = self.seeds.soft;
         let wobble = 1.1 * noise(seed, p.map(|v| v / 11.0));
         let t = a.t.clamp(-1.5, self.last());
         let (u, v) = (a.u.abs() + 0.5 * wobble, a.v + wobble);
-        let vc = self.canal_centre(t.max(0.0));
+        let vc = here.canal_centre();
         let size = self.muscle_size;
 
         // Head above the atlas: bone of the skull's base and the back of the skull, cerebellum, brain stem in front of it.
@@ -337,7 +374,7 @@ impl Patient {
                 }
                 return self.paint(Tissue::Csf, Structure::DuralSac);
             }
-            if skull < 0.0 && !(a.u.hypot(a.v - vc) < 14.0 && a.t > -1.2) {
+            if skull < 0.0 && !(hypot(a.u, a.v - vc) < 14.0 && a.t > -1.2) {
                 return self.bone_matter(
                     p,
                     Structure::Outside,
@@ -352,12 +389,12 @@ impl Patient {
         let back_y = self.trunk.back(p[2]) - self.trunk.subcutaneous;
         if p[1] < back_y && v > vc + 3.0 - 0.28 * u && u < 58.0 && a.t > -0.9 {
             let x = (v - vc) / (back_y - self.column.axis_at_z(p[2])[1] - vc).max(8.0);
-            let r = (u / (54.0 * size)).hypot(x * 0.55);
+            let r = hypot(u / (54.0 * size), x * 0.55);
             if u < 1.6 + 0.4 * wobble && x > 0.25 {
                 return self.fat(p, Structure::Ligament);
             }
             let layer = x * 4.0 + 0.0009 * u * u + 0.25 * wobble;
-            let seam = (layer - layer.round()).abs() < 0.07 && layer > 0.5;
+            let seam = (layer - nearest(layer)).abs() < 0.07 && layer > 0.5;
             if r < 1.0 && !seam {
                 let what = if layer < 1.5 {
                     Structure::Multifidus
@@ -375,7 +412,7 @@ impl Patient {
         }
 
         // In front: prevertebral muscles, gullet, airway, thyroid, vessels.
-        let front = self.body_back(t.max(0.0));
+        let front = here.back;
         let f = -(a.v + front);
         let longus = ellipse(u - 6.0, f - 3.0, 7.0, 3.2);
         if longus < 0.0 {
@@ -402,7 +439,7 @@ impl Patient {
         if thyroid < 0.0 {
             return self.textured(p, Tissue::Viscera, Structure::Organ, 0.04);
         }
-        let carotid = (u - 24.0).hypot(f - 12.0) - 3.6;
+        let carotid = hypot(u - 24.0, f - 12.0) - 3.6;
         if carotid < 0.0 {
             return self.paint(Tissue::FlowingBlood, Structure::Artery);
         }
