@@ -436,7 +436,7 @@ fn sample(args: &Args, seed: u64, path: &Path) -> Result<(), Fault> {
         axes: [[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
     };
     let params = AcquireParams::default();
-    let mut maps = acquire::tissue_maps(&subject, &block, (&sequences, params.b1_spread), 4, seed)?;
+    let mut maps = acquire::scanned_maps(&subject, &block, (&sequences, params.b1_spread), seed)?;
     let clean = std::mem::take(&mut maps.contrasts);
     let mut noisy = Vec::new();
     let mut noise = Vec::new();

@@ -7,9 +7,6 @@ use num_complex::Complex64;
 
 use crate::num::linalg;
 
-/// Largest error of any echo of any train, against the largest echo there is.
-const TOLERANCE: f64 = 1e-4;
-
 /// Trains as sums of a few.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Basis {
@@ -20,8 +17,9 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// Finds the functions of `trains`, all of one length.
-    pub(super) fn of(trains: &[Vec<f64>]) -> Self {
+    /// Finds the functions of `trains`, all of one length. `tolerance` is the largest error of any echo of any train,
+    /// against the largest echo there is.
+    pub(super) fn of(trains: &[Vec<f64>], tolerance: f64) -> Self {
         let n = trains.first().map_or(0, Vec::len);
         let largest = trains
             .iter()
@@ -74,7 +72,7 @@ impl Basis {
             }
             basis.functions.push(function);
             let worst = rest.iter().flatten().fold(0.0, |a: f64, b| a.max(b.abs()));
-            if worst <= TOLERANCE * largest {
+            if worst <= tolerance * largest {
                 break;
             }
         }
@@ -112,7 +110,7 @@ mod tests {
                 .collect()
         })
         .collect();
-        let basis = Basis::of(&trains);
+        let basis = Basis::of(&trains, 1e-4);
         assert!(basis.functions.len() <= 6, "{}", basis.functions.len());
         for (i, t) in trains.iter().enumerate() {
             for (a, b) in basis.train(i).iter().zip(t) {
@@ -123,7 +121,7 @@ mod tests {
 
     #[test]
     fn nothing_needs_nothing() {
-        assert!(Basis::of(&[vec![0.0; 4]]).functions.is_empty());
-        assert!(Basis::of(&[]).functions.is_empty());
+        assert!(Basis::of(&[vec![0.0; 4]], 1e-4).functions.is_empty());
+        assert!(Basis::of(&[], 1e-4).functions.is_empty());
     }
 }

@@ -32,6 +32,11 @@ pub(super) fn b1_of(node: usize) -> f64 {
     0.8 + 0.4 * node as f64 / (B1_NODES as f64 - 1.0)
 }
 
+/// A transmit field's place among the nodes.
+pub(super) fn node_of(b1: f32) -> f32 {
+    ((b1 - 0.8) / 0.4 * (B1_NODES as f32 - 1.0)).clamp(0.0, B1_NODES as f32 - 1.001)
+}
+
 /// One echo of a scan that becomes images of its own, with what all matter sends in it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contrast {
@@ -271,12 +276,7 @@ impl Pools {
             (0..nx)
                 .map(|i| {
                     let t_s = (turned_ms + (i as f64 - (nx / 2) as f64) * play.dwell_ms) * 1e-3;
-                    let sum: Complex64 = peaks
-                        .iter()
-                        .flat_map(|p| p.iter())
-                        .map(|(a, hz)| Complex64::from_polar(*a, TAU * hz * t_s))
-                        .sum();
-                    to_c32(sum)
+                    to_c32(spectrum(peaks, t_s))
                 })
                 .collect()
         };
@@ -362,6 +362,15 @@ fn list(play: &Play) -> Vec<Pool> {
         }
     }
     pools
+}
+
+/// Signal of peaks `(amplitude, Hz)` at a time.
+pub(super) fn spectrum(peaks: &[&Vec<(f64, f64)>], t_s: f64) -> Complex64 {
+    peaks
+        .iter()
+        .flat_map(|p| p.iter())
+        .map(|(a, hz)| Complex64::from_polar(*a, TAU * hz * t_s))
+        .sum()
 }
 
 /// Pixel `n/2` is at the centre along both axes.
@@ -554,7 +563,7 @@ impl<M: Matter + ?Sized> Sampler<'_, M> {
         (hz, b1): (f32, f32),
         is_wall: bool,
     ) {
-        let node = ((b1 - 0.8) / 0.4 * (B1_NODES as f32 - 1.0)).clamp(0.0, B1_NODES as f32 - 1.001);
+        let node = node_of(b1);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below B1_NODES
         let (low, t) = (node as usize, node.fract());
         let share = |b: &Basis, first: usize, f: usize| -> f32 {

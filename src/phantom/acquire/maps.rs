@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::kspace::{B1_NODES, Play, b1_at};
+use super::kspace::{B1_NODES, Play, b1_at, node_of};
+use super::scanned::{Sample, Scanner, Slice};
 use super::{AcquireParams, Matter, MotionParams, signals};
 use crate::phantom::noise::Rng;
 use crate::phantom::{PhantomError, Tissue};
@@ -82,7 +83,7 @@ impl Tone {
             motion: MotionParams::none(),
             ..AcquireParams::default()
         };
-        let play = signals::play(body, s, &still, &train);
+        let play = signals::play(body, s, &still, &train, 1e-4);
         let tone = |b: &super::basis::Basis| -> Vec<f32> {
             b.shares
                 .iter()
@@ -125,18 +126,65 @@ pub fn tissue_maps<M: Matter + ?Sized>(
     let rows: Vec<TissueMaps> = (0..block.len() / nx.max(1))
         .into_par_iter()
         .map(|r| {
-            row(
-                body,
-                block,
-                (&tones, b1_spread),
-                n_samples.max(1),
-                seed,
-                [r / ny, r % ny],
-            )
+            let at = [r / ny, r % ny];
+            let lattice = Lattice::Voxel(n_samples.max(1));
+            row(body, block, (&tones, b1_spread), lattice, seed, at).0
         })
         .collect();
+    Ok(joined(rows, block.len(), tones.len()))
+}
+
+/// As [`tissue_maps`] with four samples, and with contrasts as the sequences' scans have them (`scanned`). The block's
+/// axes are the slice, phase and read directions of the sequences, its slices their matrix. Noise is not in it.
+///
+/// # Errors
+/// [`PhantomError`] for a sequence that cannot be played, or whose matrix is not the block's.
+pub fn scanned_maps<M: Matter + ?Sized>(
+    body: &M,
+    block: &Block,
+    (sequences, b1_spread): (&[SequenceParams], f64),
+    seed: u64,
+) -> Result<TissueMaps, PhantomError> {
+    let [nz, ny, nx] = block.matrix;
+    let scanners: Vec<Scanner> = sequences
+        .par_iter()
+        .map(|s| Scanner::plan(body, s, [ny, nx]))
+        .collect::<Result<_, _>>()?;
+    let rows: Vec<(TissueMaps, Places)> = (0..nz * ny)
+        .into_par_iter()
+        .map(|r| {
+            let at = [r / ny, r % ny];
+            row(body, block, (&[], b1_spread), Lattice::Quarters, seed, at)
+        })
+        .collect();
+    let (rows, places): (Vec<TissueMaps>, Vec<Places>) = rows.into_iter().unzip();
+    let samples: Vec<Sample> = places.iter().flat_map(|p| &p.samples).copied().collect();
+    let node: Vec<f32> = places.iter().flat_map(|p| &p.node).copied().collect();
+    drop(places);
+    let mut out = joined(rows, block.len(), 0);
+    let n = ny * nx;
+    let slices: Vec<(&Scanner, usize)> = scanners
+        .iter()
+        .flat_map(|s| (0..nz).map(move |z| (s, z)))
+        .collect();
+    let pictures: Vec<Vec<f32>> = slices
+        .into_par_iter()
+        .map(|(scanner, z)| {
+            scanner.picture(&Slice {
+                samples: &samples[4 * z * n..][..4 * n],
+                field_ppm: &out.field_ppm[z * n..][..n],
+                node: &node[z * n..][..n],
+            })
+        })
+        .collect();
+    out.contrasts = pictures.chunks(nz).map(<[_]>::concat).collect();
+    Ok(out)
+}
+
+/// Rows one after the other.
+fn joined(rows: Vec<TissueMaps>, n: usize, n_contrasts: usize) -> TissueMaps {
     let mut out = TissueMaps {
-        contrasts: vec![Vec::with_capacity(block.len()); tones.len()],
+        contrasts: vec![Vec::with_capacity(n); n_contrasts],
         ..TissueMaps::default()
     };
     for r in rows {
@@ -154,7 +202,53 @@ pub fn tissue_maps<M: Matter + ?Sized>(
             all.extend(one);
         }
     }
-    Ok(out)
+    out
+}
+
+/// Places in a voxel that are sampled.
+#[derive(Clone, Copy)]
+enum Lattice {
+    /// So many anywhere in it.
+    Voxel(usize),
+    /// One in each quarter of its face, at four depths.
+    Quarters,
+}
+
+impl Lattice {
+    fn n(self) -> usize {
+        match self {
+            Self::Voxel(n) => n,
+            Self::Quarters => 4,
+        }
+    }
+
+    /// Place `j` from the voxel's middle, in voxels, z, y, x; `first` in 0 to 1 is drawn for each voxel.
+    fn place(self, j: usize, first: f64) -> [f64; 3] {
+        match self {
+            // Of rank one, another for every voxel.
+            Self::Voxel(n) => {
+                let part = |k: f64| (j as f64 * k / n as f64 + first * (1.0 + k)).fract() - 0.5;
+                let (y, x) = ((n / 2).max(1) as f64 + 1.0, (n / 3).max(1) as f64);
+                [part(1.0), part(y), part(x)]
+            }
+            // Within the quarters after Roberts' sequence of two dimensions.
+            Self::Quarters => {
+                let within = |turns: f64, step: f64| (first * turns + j as f64 * step).fract();
+                [
+                    (j as f64 * 0.25 + first * 2.0).fract() - 0.5,
+                    0.5 * ((j / 2) as f64 + within(5.0, 0.754_877_666)) - 0.5,
+                    0.5 * ((j % 2) as f64 + within(11.0, 0.569_840_291)) - 0.5,
+                ]
+            }
+        }
+    }
+}
+
+/// What the places of a row send: `[x][place]`; and the transmit field, `[x]`.
+#[derive(Default)]
+struct Places {
+    samples: Vec<Sample>,
+    node: Vec<f32>,
 }
 
 #[allow(clippy::cast_possible_truncation)] // storage precision
@@ -162,10 +256,10 @@ fn row<M: Matter + ?Sized>(
     body: &M,
     block: &Block,
     (tones, b1_spread): (&[Tone], f64),
-    n_samples: usize,
+    lattice: Lattice,
     seed: u64,
     [z, y]: [usize; 2],
-) -> TissueMaps {
+) -> (TissueMaps, Places) {
     let [_, ny, nx] = block.matrix;
     let materials = body.materials();
     let middle = body.centre_mm();
@@ -174,12 +268,13 @@ fn row<M: Matter + ?Sized>(
         contrasts: vec![vec![0.0; nx]; tones.len()],
         ..TissueMaps::default()
     };
+    let mut places = Places::default();
     let mut sums = vec![0.0f32; tones.len()];
     for x in 0..nx {
         let centre = block.at([z as f64, y as f64, x as f64]);
         let field = body.field_ppm(centre.map(|v| v as f32));
         let b1 = b1_at(centre, middle, b1_spread) as f32;
-        let node = ((b1 - 0.8) / 0.4 * (B1_NODES as f32 - 1.0)).clamp(0.0, B1_NODES as f32 - 1.001);
+        let node = node_of(b1);
         #[allow(clippy::cast_sign_loss)] // clamped
         let (low, t) = (node as usize, node.fract());
         let there = body.at(centre.map(|v| v as f32));
@@ -193,23 +288,23 @@ fn row<M: Matter + ?Sized>(
         let (mut pd, mut fat, mut hu) = (0.0, 0.0, 0.0);
         let mut times = [0.0f32; 3];
         let first = rng.uniform();
-        for j in 0..n_samples {
-            // A lattice of rank one, another for every voxel.
-            let part = |k: f64| (j as f64 * k / n_samples as f64 + first * (1.0 + k)).fract() - 0.5;
-            let p = block.at([
-                z as f64 + part(1.0),
-                y as f64 + part((n_samples / 2).max(1) as f64 + 1.0),
-                x as f64 + part((n_samples / 3).max(1) as f64),
-            ]);
+        places.node.push(node);
+        for j in 0..lattice.n() {
+            let [dz, dy, dx] = lattice.place(j, first);
+            let p = block.at([z as f64 + dz, y as f64 + dy, x as f64 + dx]);
             let v = body.at(p.map(|v| v as f32));
             hu += v.hu;
-            if v.pd <= 0.0 {
-                continue;
-            }
-            let Some(m) = materials.get(usize::from(v.material)) else {
+            let m = materials.get(usize::from(v.material));
+            let Some(m) = m.filter(|_| v.pd > 0.0) else {
+                places.samples.push(Sample::default());
                 continue;
             };
             let (w, f) = (v.pd * (1.0 - v.fat_fraction), v.pd * v.fat_fraction);
+            places.samples.push(Sample {
+                water: w,
+                fat: f,
+                material: v.material,
+            });
             pd += v.pd;
             fat += f;
             for (t, ms) in times
@@ -238,7 +333,7 @@ fn row<M: Matter + ?Sized>(
                         + f * (far * a + near * b) * mix(&tone.fat, low));
             }
         }
-        let n = n_samples as f32;
+        let n = lattice.n() as f32;
         let water = (pd - fat).max(1e-6);
         out.pd.push(pd / n);
         out.fat_fraction.push(if pd > 0.0 { fat / pd } else { 0.0 });
@@ -251,7 +346,7 @@ fn row<M: Matter + ?Sized>(
             c[x] = (s / n).abs();
         }
     }
-    out
+    (out, places)
 }
 
 impl Tone {

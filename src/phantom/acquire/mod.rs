@@ -11,13 +11,14 @@ mod kspace;
 mod maps;
 mod motion;
 mod scan;
+mod scanned;
 mod signals;
 mod subject;
 #[cfg(test)]
 mod tests;
 
 pub use coils::{CoilArray, Loop, Placement, Raster};
-pub use maps::{Block, CtParams, TissueMaps, ct, noise_std, tissue_maps, with_noise};
+pub use maps::{Block, CtParams, TissueMaps, ct, noise_std, scanned_maps, tissue_maps, with_noise};
 pub use motion::MotionParams;
 pub use scan::{Scan, ScanTruth};
 pub use subject::Subject;

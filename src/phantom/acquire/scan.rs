@@ -32,6 +32,8 @@ const FIRST_TICK: f64 = 9.0 * 3600.0 * TICKS_PER_S;
 const MOST_BYTES: u64 = 4 << 30;
 /// Functions that describe the trains of one sort of matter, at most; they are about six.
 const MOST_FUNCTIONS: usize = 8;
+/// Largest error of an echo of a train, against the largest echo there is.
+const TRAINS_WITHIN: f64 = 1e-4;
 /// Half of the width that a slice reaches beyond, in thicknesses.
 const PROFILE: f64 = 0.6;
 
@@ -325,7 +327,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
         for i in 0..p.n_noise_readouts {
             sink(self.noise_readout(i, &factor))?;
         }
-        let play = signals::play(self.body, self.sequence, p, &self.train);
+        let play = signals::play(self.body, self.sequence, p, &self.train, TRAINS_WITHIN);
         let motion = Motion::new(
             &p.motion,
             self.sequence.region == Region::Cervical,

@@ -78,12 +78,13 @@ pub(super) fn hz_per_ppm(sequence: &SequenceParams) -> f64 {
     sequence.field_strength_t * HYDROGEN_HZ_PER_T * 1e-6
 }
 
-/// Trains of all matter in all contrasts.
+/// Trains of all matter in all contrasts; `tolerance` as in [`Basis::of`].
 pub(super) fn play<M: Matter + ?Sized>(
     body: &M,
     sequence: &SequenceParams,
     params: &AcquireParams,
     train: &Train,
+    tolerance: f64,
 ) -> Play {
     let is_gre = sequence.kind == Kind::Gre;
     let [fat_t1, fat_t2] = body.fat_t1_t2_ms();
@@ -134,9 +135,9 @@ pub(super) fn play<M: Matter + ?Sized>(
     let one = |trains: &[Vec<f64>], echo: usize| -> Basis {
         if is_gre {
             let single: Vec<Vec<f64>> = trains.iter().map(|t| vec![t[echo]]).collect();
-            Basis::of(&single)
+            Basis::of(&single, tolerance)
         } else {
-            Basis::of(trains)
+            Basis::of(trains, tolerance)
         }
     };
     let images = if is_gre { n } else { 1 };

@@ -14,19 +14,19 @@ use crate::sequence::{
 };
 
 /// A box or an ellipsoid: `(centre, half axes, is box, material, pd, fat fraction)`.
-type Shape = ([f32; 3], [f32; 3], bool, u8, f32, f32);
+pub(super) type Shape = ([f32; 3], [f32; 3], bool, u8, f32, f32);
 
 /// The last shape that holds a place wins.
-struct Bodies {
+pub(super) struct Bodies {
     shapes: Vec<Shape>,
-    materials: Vec<Material>,
-    ppm: f32,
+    pub(super) materials: Vec<Material>,
+    pub(super) ppm: f32,
     extent: [[f32; 2]; 3],
     structure: Structure,
 }
 
 impl Bodies {
-    fn new(shapes: Vec<Shape>) -> Self {
+    pub(super) fn new(shapes: Vec<Shape>) -> Self {
         let of = |tissue, t1, t2| Material {
             tissue,
             pd: 1.0,
@@ -51,7 +51,7 @@ impl Bodies {
     }
 
     /// Muscle with fluid and fat in it.
-    fn trunk() -> Self {
+    pub(super) fn trunk() -> Self {
         Self::new(vec![
             ([0.0, 0.0, 0.0], [60.0, 45.0, 400.0], false, 1, 0.8, 0.1),
             ([5.0, 12.0, 0.0], [12.0, 10.0, 400.0], false, 2, 1.0, 0.0),
@@ -112,7 +112,7 @@ impl Matter for Bodies {
     }
 }
 
-fn small() -> SequenceParams {
+pub(super) fn small() -> SequenceParams {
     SequenceParams {
         plane: Plane::Axial,
         phase: PhaseDirection::AnteriorPosterior,
