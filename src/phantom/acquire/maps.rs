@@ -366,7 +366,7 @@ pub fn with_noise(image: &[f32], noise_std: f64, seed: u64, stream: u64) -> Vec<
         .map(|v| {
             let n = rng.normal() * noise_std;
             #[allow(clippy::cast_possible_truncation)] // storage precision
-            let v = (f64::from(*v) + n.re).hypot(n.im) as f32;
+            let v = ((f64::from(*v) + n.re).powi(2) + n.im * n.im).sqrt() as f32;
             v
         })
         .collect()

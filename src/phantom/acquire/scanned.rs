@@ -233,14 +233,16 @@ impl Scanner {
                 for line in 0..lines {
                     let here = (line + fine - lines / 2) % fine;
                     let there = (fine - here) % fine;
-                    for c in 0..width {
-                        // Spectra of the real and of the imaginary part.
-                        let (z, m) = (of[c * fine + here], of[c * fine + there].conj());
-                        let both = [(z + m) * 0.5, (m - z) * Complex32::new(0.0, 0.5)];
-                        for (part, v) in two.iter().zip(both) {
-                            if let Some((pool, weights)) = part {
-                                out[*pool][line * wide + first + c] += v * weights[line];
-                            }
+                    // Spectra of the real part, then of the imaginary part.
+                    for (turn, part) in [Complex32::ONE, Complex32::I].into_iter().zip(&two) {
+                        let Some((pool, weights)) = part else {
+                            continue;
+                        };
+                        let w = turn * (0.5 * weights[line]);
+                        let (z, m) = (w.conj(), w);
+                        let to = &mut out[*pool][line * wide + first..][..width];
+                        for (to, column) in to.iter_mut().zip(of.chunks_exact(fine)) {
+                            *to += column[here] * z + column[there].conj() * m;
                         }
                     }
                 }
