@@ -3,11 +3,13 @@
 use clap::Subcommand;
 
 use super::{Outcome, output::Output, output::table};
-use crate::data::Fault;
-use crate::phantom::acquire::{AcquireParams, Scan, Subject};
+use crate::data::{Fault, FaultKind};
+use crate::phantom::acquire::{AcquireParams, MotionParams, Scan, Subject};
 use crate::phantom::spine::{Patient, Request};
+use crate::pipeline::{FileJob, Unwatched, recon_file};
 use crate::protocol::{Protocol, ProtocolError, Registry, explain};
 use crate::sequence::{SequenceParams, Timing, Worth, snr_to_win_back};
+use crate::source::OpenOptions;
 
 /// Arguments of `cauda protocol`.
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,10 @@ enum Action {
         /// Lay one key over every protocol
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
+        /// Noise amplification of parallel imaging, as `cauda recon` measured it; else that of a simulated slice, as each
+        /// protocol reconstructs it
+        #[arg(long, value_name = "G")]
+        gfactor: Option<f64>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -68,8 +74,8 @@ enum Action {
         /// Name, file or exam
         #[arg(value_name = "B")]
         b: String,
-        /// Noise amplification of parallel imaging of A and of B, as `cauda recon` measured it; else that of the
-        /// simulator's standard array
+        /// Noise amplification of parallel imaging of A and of B, as `cauda recon` measured it; else that of a simulated
+        /// slice, as each protocol reconstructs it
         #[arg(long, num_args = 2, value_names = ["A", "B"])]
         gfactor: Option<Vec<f64>>,
         /// Print JSON
@@ -99,7 +105,12 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
             Ok(Outcome::Done)
         }
         Action::Explain { what, .. } => explain_keys(what.as_deref(), out),
-        Action::Time { protocols, set, .. } => time(protocols, set, out),
+        Action::Time {
+            protocols,
+            set,
+            gfactor,
+            ..
+        } => time(protocols, set, *gfactor, out),
         Action::Compare { a, b, gfactor, .. } => compare(a, b, gfactor.as_deref(), out),
     }
 }
@@ -214,23 +225,52 @@ fn minutes(seconds: f64) -> String {
 }
 
 /// Noise amplification of a protocol's parallel imaging, and where it comes from.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 struct Gfactor {
     /// Mean over the body in the middle slice.
     mean: f64,
     /// What 95 of 100 places of it do not exceed.
     p95: f64,
-    source: &'static str,
+    source: String,
 }
 
-/// By the sensitivities and the noise of the simulator's standard array on the patient of seed 1.
+impl Gfactor {
+    /// Mean and 95th percentile of what is above 0.
+    fn of(g: impl IntoIterator<Item = f32>, source: String) -> Self {
+        let mut g: Vec<f32> = g
+            .into_iter()
+            .filter(|g| *g > 0.0 && g.is_finite())
+            .collect();
+        g.sort_by(f32::total_cmp);
+        let n = g.len().max(1);
+        Self {
+            mean: g.iter().map(|g| f64::from(*g)).sum::<f64>() / n as f64,
+            p95: f64::from(g.get(n * 95 / 100).copied().unwrap_or(1.0)),
+            source,
+        }
+    }
+
+    fn given(value: f64) -> Self {
+        Self {
+            mean: value,
+            p95: value,
+            source: "as given".to_owned(),
+        }
+    }
+}
+
+/// Pixels along read of the slice that is reconstructed for its g-factor: the middle of k-space, where weights are
+/// calibrated, is the protocol's own, and along phase so is everything.
+const GFACTOR_READ: usize = 128;
+
+/// By the simulator's standard array on the patient of seed 1: of a slice as the protocol reconstructs it. Slabs would take
+/// minutes: theirs is that of ideal unfolding, which is the least that any method has.
 fn gfactor(protocol: &Protocol) -> Result<Gfactor, Fault> {
     let s = protocol.sequence()?;
     if s.acceleration.pe1 * s.acceleration.pe2 <= 1 {
         return Ok(Gfactor {
-            mean: 1.0,
-            p95: 1.0,
-            source: "not accelerated",
+            source: "not accelerated".to_owned(),
+            ..Gfactor::given(1.0)
         });
     }
     let patient = Patient::draw(&Request {
@@ -239,31 +279,98 @@ fn gfactor(protocol: &Protocol) -> Result<Gfactor, Fault> {
         ..Request::default()
     })?;
     let subject = Subject::new(patient, s.field_strength_t);
-    let params = AcquireParams::default();
-    // Coils and pattern do not depend on how many slices and how fine.
+    let read = s.matrix[0].min(GFACTOR_READ);
+    // Coils and pattern do not depend on how many slices and how fine; a sample lasts as long as it did.
     let coarse = SequenceParams {
         n_slices: 1,
         concatenations: 1,
+        matrix: [read, s.matrix[1]],
+        bandwidth_hz_per_pixel: s.bandwidth_hz_per_pixel * s.matrix[0] as f64 / read as f64,
         ..s.clone()
     };
+    let params = AcquireParams {
+        n_depths: 1,
+        motion: MotionParams::none(),
+        ..AcquireParams::default()
+    };
     let scan = Scan::plan(&subject, &coarse, &params, &protocol.name)?;
-    let mut g: Vec<f32> = scan.gfactor([64, 64]);
-    g.retain(|g| *g > 0.0 && g.is_finite());
-    g.sort_by(f32::total_cmp);
-    let n = g.len().max(1);
-    Ok(Gfactor {
-        mean: g.iter().map(|g| f64::from(*g)).sum::<f64>() / n as f64,
-        p95: f64::from(g.get(n * 95 / 100).copied().unwrap_or(1.0)),
-        source: "simulated: standard array of 16 coils, patient of seed 1",
-    })
+    let ideal = scan.gfactor([64, 64]);
+    let on = "standard array of 16 coils, patient of seed 1";
+    if s.is_3d() {
+        return Ok(Gfactor::of(
+            ideal,
+            format!("ideal unfolding (SENSE), not of the protocol's own method; {on}"),
+        ));
+    }
+    let write = |e: ismrmrd::Error| Fault::new(FaultKind::Io, "ismrmrd", e.to_string());
+    let folder = tempfile::tempdir().map_err(|e| {
+        Fault::new(
+            FaultKind::Io,
+            "cli",
+            format!("cannot make a folder for the simulated slice: {e}"),
+        )
+    })?;
+    let path = folder.path().join("slice.h5");
+    let mut writer = ismrmrd::file::Writer::create(&path, "dataset").map_err(write)?;
+    writer.header(&scan.header()).map_err(write)?;
+    scan.run(false, |a| writer.acquisition(&a).map_err(write))?;
+    writer.finish().map_err(write)?;
+    let mut own = protocol.clone();
+    own.file.recon.outputs.gfactor = true;
+    let finished = recon_file(&FileJob {
+        input: &path,
+        options: OpenOptions::default(),
+        noise: None,
+        protocol: &own,
+        threads: None,
+        watch: &Unwatched,
+    })?;
+    let found = finished.images.first().and_then(|image| {
+        let [nx, ny, _] = image.geometry.matrix;
+        let body = |i: usize| ideal[(i / nx * 64 / ny) * 64 + i % nx * 64 / nx] > 0.0;
+        let g = image.gfactor.as_ref()?.iter().take(nx * ny).enumerate();
+        Some(
+            g.filter(|(i, _)| body(*i))
+                .map(|(_, g)| *g)
+                .collect::<Vec<f32>>(),
+        )
+    });
+    let method = protocol.file.recon.method.name();
+    found.map_or_else(
+        || {
+            Ok(Gfactor::of(
+                ideal.iter().copied(),
+                format!("ideal unfolding (SENSE): {method} says none of its own; {on}"),
+            ))
+        },
+        |g| {
+            Ok(Gfactor::of(
+                g,
+                format!("a simulated slice as the protocol reconstructs it ({method}); {on}"),
+            ))
+        },
+    )
 }
 
-fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault> {
+fn time(
+    names: &[String],
+    set: &[String],
+    given: Option<f64>,
+    out: &Output,
+) -> Result<Outcome, Fault> {
     let (mut rows, mut json, mut total_s) = (Vec::new(), Vec::new(), 0.0);
+    let mut sources: Vec<(String, Vec<String>)> = Vec::new();
     for name in names {
         for protocol in parts(name, set)? {
             let t = planned(&protocol)?;
-            let g = gfactor(&protocol)?;
+            let g = match given {
+                Some(g) => Gfactor::given(g),
+                None => gfactor(&protocol)?,
+            };
+            match sources.iter_mut().find(|s| s.0 == g.source) {
+                Some(s) => s.1.push(protocol.name.clone()),
+                None => sources.push((g.source.clone(), vec![protocol.name.clone()])),
+            }
             rows.push(vec![
                 protocol.name.clone(),
                 minutes(t.scan_s),
@@ -294,7 +401,10 @@ fn time(names: &[String], set: &[String], out: &Output) -> Result<Outcome, Fault
         "g (95 %)",
     ];
     out.text(&table(&head, &rows));
-    out.text("g: mean over the body in the middle slice; simulated, standard array of 16 coils, patient of seed 1");
+    out.text("g: mean over the body in the middle slice, and what 95 of 100 places do not exceed.");
+    for (source, names) in &sources {
+        out.text(&format!("g of {}: {source}", names.join(", ")));
+    }
     out.json(&serde_json::json!({ "protocols": json, "total_s": total_s }))?;
     Ok(Outcome::Done)
 }
@@ -318,15 +428,14 @@ fn compare(a: &str, b: &str, given: Option<&[f64]>, out: &Output) -> Result<Outc
         return Ok(Outcome::Done);
     };
     let g = |i: usize, p: &Protocol| match given.and_then(|g| g.get(i)) {
-        Some(g) => Ok(Gfactor {
-            mean: *g,
-            p95: *g,
-            source: "as given",
-        }),
+        Some(g) => Ok(Gfactor::given(*g)),
         None => gfactor(p),
     };
     let g = [g(0, one)?, g(1, other)?];
+    // What regularisation takes from the noise it takes from the signal too: no SNR is gained.
+    let is_given = given.is_some();
     let worth = |p: &Protocol, g: f64| -> Result<Worth, Fault> {
+        let g = if is_given { g } else { g.max(1.0) };
         Worth::plan(p.sequence()?, g).map_err(refused(p))
     };
     let (one, other) = (worth(one, g[0].mean)?, worth(other, g[1].mean)?);
@@ -384,6 +493,9 @@ fn compare(a: &str, b: &str, given: Option<&[f64]>, out: &Output) -> Result<Outc
         "g-factor of A: {}; of B: {}",
         g[0].source, g[1].source
     ));
+    if !is_given && g.iter().any(|g| g.mean < 1.0) {
+        out.text("A g-factor below 1 is regularisation's, which takes signal with the noise: SNR counts it as 1.");
+    }
     let cord = one.tissue("cord").zip(other.tissue("cord"));
     if let Some((x, y)) = cord {
         out.text(&format!(
