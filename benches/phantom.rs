@@ -10,6 +10,7 @@ use cauda::phantom::acquire::{
 use cauda::phantom::spine::{Patient, Request};
 use cauda::sequence::{Contrast, FatMethod, FatParams, SequenceParams, Train};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 fn subject() -> Option<Subject> {
     let patient = Patient::draw(&Request {
@@ -58,7 +59,9 @@ fn places(c: &mut Criterion) {
 }
 
 fn slice(c: &mut Criterion) {
-    let Some(subject) = subject() else { return };
+    let (Some(subject), Some(one)) = (subject(), one_thread()) else {
+        return;
+    };
     let params = AcquireParams::default();
     let sequence = SequenceParams {
         matrix: [320, 320],
@@ -72,14 +75,22 @@ fn slice(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(scan.n_readouts() as u64));
     group.bench_function("cpu/c16_320x320_slice", |b| {
-        b.iter(|| scan.run(false, |a| Ok::<_, Infallible>(drop(black_box(a)))));
+        let run = || {
+            scan.run(false, |a| {
+                black_box(a);
+                Ok::<_, Infallible>(())
+            })
+        };
+        b.iter(|| one.install(run));
     });
     group.finish();
 }
 
 /// As `cauda simulate --dataset` makes one, without the file.
 fn sample(c: &mut Criterion) {
-    let Some(subject) = subject() else { return };
+    let (Some(subject), Some(one)) = (subject(), one_thread()) else {
+        return;
+    };
     let mm = 280.0 / 256.0;
     let tse = |contrast, tr_ms, echo: usize, etl| SequenceParams {
         contrast,
@@ -119,24 +130,17 @@ fn sample(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(5 * 256 * 256));
     group.bench_function("cpu/5x256x256_maps_and_scans", |b| {
-        b.iter(|| scanned_maps(&subject, &block, (&sequences, 1.0), 7));
+        b.iter(|| one.install(|| scanned_maps(&subject, &block, (&sequences, 1.0), 7)));
     });
     group.bench_function("cpu/5x256x256_ct", |b| {
-        b.iter(|| ct(&subject, &block, &CtParams::default()));
+        b.iter(|| one.install(|| ct(&subject, &block, &CtParams::default())));
     });
     group.finish();
 }
 
-fn on_one_thread(c: &mut Criterion) {
-    if let Ok(one) = rayon::ThreadPoolBuilder::new().num_threads(1).build() {
-        one.install(|| {
-            places(c);
-            slice(c);
-            sample(c);
-        });
-    }
-    trains(c);
+fn one_thread() -> Option<ThreadPool> {
+    ThreadPoolBuilder::new().num_threads(1).build().ok()
 }
 
-criterion_group!(benches, on_one_thread);
+criterion_group!(benches, trains, places, slice, sample);
 criterion_main!(benches);

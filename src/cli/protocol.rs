@@ -510,3 +510,36 @@ fn compare(a: &str, b: &str, given: Option<&[f64]>, out: &Output) -> Result<Outc
     }))?;
     Ok(Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gfactor_is_that_of_the_protocols_own_method() {
+        let of = |name: &str, set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+            gfactor(&Registry.find(name, &set).unwrap()).unwrap()
+        };
+        let grappa = of("lumbar_sag_t1_fast", &[]);
+        assert!(grappa.source.contains("(grappa)"), "{}", grappa.source);
+        assert!(
+            (1.0..1.6).contains(&grappa.mean) && grappa.p95 > grappa.mean,
+            "{grappa:?}"
+        );
+        let sense = of("lumbar_sag_t1_fast", &["recon.method=\"sense\""]);
+        assert!(sense.source.contains("(sense)"), "{}", sense.source);
+        assert!(
+            (sense.mean - grappa.mean).abs() > 1e-3,
+            "{sense:?} {grappa:?}"
+        );
+        let slab = of("lumbar_3d_t2_fast", &[]);
+        assert!(
+            slab.source.contains("not of the protocol's own method"),
+            "{}",
+            slab.source
+        );
+        let plain = of("lumbar_sag_t1_fast", &["sequence.acceleration.pe1=1"]);
+        assert_eq!((plain.mean, plain.p95), (1.0, 1.0));
+    }
+}

@@ -816,7 +816,7 @@ impl Patient {
         let end = ((conus - t) / 1.6).clamp(0.0, 1.0).powf(0.7);
         let (ap, width) = if self.draft.region == Region::Lumbar {
             // Tables end above the conus: its width comes from the last entries.
-            let above = self.here(t.min(conus - 0.4).max(0.0).min(2.4));
+            let above = self.here(t.min(conus - 0.4).clamp(0.0, 2.4));
             (above.cord_ap.max(0.0), above.cord_width.max(0.0))
         } else {
             (here.cord_ap, here.cord_width)
