@@ -539,7 +539,7 @@ mod tests {
             "{}",
             slab.source
         );
-        let plain = of("lumbar_sag_t1_fast", &["sequence.acceleration.pe1=1"]);
+        let plain = of("lumbar_sag_t2_standard", &[]);
         assert_eq!((plain.mean, plain.p95), (1.0, 1.0));
     }
 }
