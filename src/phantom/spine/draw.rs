@@ -277,7 +277,10 @@ fn level(m: &Morphometry, i: usize, scale: f64, d: &mut Dice) -> Level {
     let flavum_mm = size(m.flavum_mm[i], m.flavum_sd_mm);
     let lamina_mm = size(m.lamina_mm[i], 0.6);
     let spinous_mm = size(m.spinous_length_mm[i], 2.5);
-    let transverse_mm = size(m.transverse_reach_mm[i], 3.0);
+    let mut transverse_mm = size(m.transverse_reach_mm[i], 3.0);
+    if m.transverse_reach_mm[i] <= 0.0 {
+        transverse_mm = 0.0; // the sacrum's lower levels have none, whatever their spread
+    }
     let root_mm = size(m.root_mm[i], m.root_sd_mm);
     let concavity = m.endplate_concavity_mm[i];
     let concavity_mm = [0.6, 0.9].map(|k| (concavity * k * (1.0 + d.normal(0.0, 0.2))).max(0.0));

@@ -195,6 +195,19 @@ fn no_two_seeds_are_alike_and_one_seed_is_the_same_on_any_number_of_threads() {
 }
 
 #[test]
+fn transverse_processes_are_outside_the_canal_or_are_none() {
+    for seed in 0..100 {
+        for region in [Region::Lumbar, Region::Cervical] {
+            for level in &healthy(region, seed).draft.levels {
+                let reach = level.transverse_mm;
+                let is_outside = reach == 0.0 || reach > 0.5 * level.canal_width_mm + 2.0;
+                assert!(is_outside, "{} of seed {seed}: {reach} mm", level.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn every_structure_is_somewhere() {
     let mut seen = BTreeSet::new();
     for patient in [
