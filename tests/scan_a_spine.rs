@@ -25,6 +25,13 @@ acceleration = { pe1 = 2, acs_pe1 = 24 }
 const QUIET: &str = "--set acquire.snr=200 --set acquire.n_coils=8 --set acquire.n_depths=3 \
     --set acquire.motion.pulsation=0 --set acquire.motion.respiration_mm=0 --set acquire.motion.drift_mm=0";
 
+/// Runs a command that must.
+fn succeeds(folder: &std::path::Path, line: &str) {
+    let made = cauda_in(folder, line);
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert_eq!(made.status.code(), Some(0), "{line}: {said}");
+}
+
 #[test]
 fn a_scanned_spine_comes_back_as_the_truth() {
     let dir = tempfile::tempdir().unwrap();
@@ -33,13 +40,7 @@ fn a_scanned_spine_comes_back_as_the_truth() {
         format!("simulate -o scan.h5 --protocol p.toml --seed 4 {QUIET} --truth truth.h5"),
         "recon scan.h5 -o image.npy".to_owned(),
     ] {
-        let made = cauda_in(dir.path(), &line);
-        assert_eq!(
-            made.status.code(),
-            Some(0),
-            "{}",
-            String::from_utf8_lossy(&made.stderr)
-        );
+        succeeds(dir.path(), &line);
     }
     assert!(dir.path().join("truth.h5").exists() && dir.path().join("truth.json").exists());
 
@@ -124,13 +125,7 @@ fn the_noise_of_a_scan_is_what_it_is_said_to_be() {
                     "recon {name}{pe1}.h5 -o {name}{pe1}.npy --set handoff.quantities=[\"magnitude\",\"noise_std\"]"
                 ),
             ] {
-                let made = cauda_in(dir.path(), &line);
-                assert_eq!(
-                    made.status.code(),
-                    Some(0),
-                    "{}",
-                    String::from_utf8_lossy(&made.stderr)
-                );
+                succeeds(dir.path(), &line);
             }
             npy(&dir.path().join(format!("{name}{pe1}.npy"))).values
         });

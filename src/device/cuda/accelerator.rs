@@ -24,7 +24,7 @@ pub struct Accelerator {
     transforms: Mutex<BTreeMap<usize, Arc<Transform>>>,
     staging: Mutex<Vec<Pinned<Complex32>>>,
     small: Mutex<Vec<Pinned<Complex32>>>,
-    /// Small pieces whose copies nobody waits for.
+    /// Pieces of either size whose copies nobody waits for: they come back when they are next looked for.
     travelling: Mutex<Vec<Pending<Complex32>>>,
 }
 

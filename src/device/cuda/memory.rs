@@ -235,8 +235,8 @@ impl<T: Element> Deref for Pinned<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: the memory has room for `capacity` values, is aligned to a page and was zeros or values of an `Element`,
-        // all of which are plain data whatever their bits, from the start. No copy of the card touches it: a copy consumes the `Pinned`, and only `Pending`
-        // gives it back, after the copy.
+        // all of which are plain data whatever their bits, from the start. No copy of the card touches it: a copy consumes
+        // the `Pinned`, and only `Pending` gives it back, after the copy.
         unsafe { std::slice::from_raw_parts(self.raw.address.cast(), self.len) }
     }
 }
