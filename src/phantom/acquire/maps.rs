@@ -6,7 +6,7 @@ use super::kspace::{B1_NODES, Play, b1_at, node_of};
 use super::scanned::{Sample, Scanner, Slice};
 use super::{AcquireParams, Matter, MotionParams, signals};
 use crate::phantom::noise::Rng;
-use crate::phantom::{PhantomError, Tissue};
+use crate::phantom::{PhantomError, Structure, Tissue, Voxel};
 use crate::sequence::{Kind, Order, SequenceParams, Train};
 
 /// A block of voxels: index `n/2` of each axis lies at the centre. All in the order z, y, x.
@@ -39,11 +39,11 @@ impl Block {
 /// What fills the voxels. All maps are `[z, y, x]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TissueMaps {
-    /// [`crate::phantom::Structure`] at the voxel's middle.
+    /// [`crate::phantom::Structure`] of all places sampled in the voxel, where they agree, else at its middle.
     pub label: Vec<u16>,
-    /// Level there, 1 is the first; 0 is none.
+    /// Level, in the same way; 1 is the first, 0 none.
     pub level: Vec<u16>,
-    /// Lesion there.
+    /// Lesion, in the same way.
     pub lesion: Vec<u16>,
     /// Mean proton density, CSF = 1.
     pub pd: Vec<f32>,
@@ -251,6 +251,13 @@ struct Places {
     node: Vec<f32>,
 }
 
+/// What is marked of a place: structure, level, lesion.
+type Mark = (Structure, u8, u8);
+
+fn mark(v: &Voxel) -> Mark {
+    (v.structure, v.level, v.lesion)
+}
+
 #[allow(clippy::cast_possible_truncation)] // storage precision
 fn row<M: Matter + ?Sized>(
     body: &M,
@@ -277,23 +284,19 @@ fn row<M: Matter + ?Sized>(
         let node = node_of(b1);
         #[allow(clippy::cast_sign_loss)] // clamped
         let (low, t) = (node as usize, node.fract());
-        let there = body.at(centre.map(|v| v as f32));
-        out.label.push(there.structure as u16);
-        out.level.push(match there.level {
-            255 => 0,
-            n => u16::from(n) + 1,
-        });
-        out.lesion.push(there.lesion.into());
         sums.fill(0.0);
         let (mut pd, mut fat, mut hu) = (0.0, 0.0, 0.0);
         let mut times = [0.0f32; 3];
         let first = rng.uniform();
         places.node.push(node);
+        let mut there: Option<Mark> = None;
+        let mut is_one_thing = true;
         for j in 0..lattice.n() {
             let [dz, dy, dx] = lattice.place(j, first);
             let p = block.at([z as f64 + dz, y as f64 + dy, x as f64 + dx]);
             let v = body.at(p.map(|v| v as f32));
             hu += v.hu;
+            is_one_thing &= *there.get_or_insert(mark(&v)) == mark(&v);
             let m = materials.get(usize::from(v.material));
             let Some(m) = m.filter(|_| v.pd > 0.0) else {
                 places.samples.push(Sample::default());
@@ -333,6 +336,17 @@ fn row<M: Matter + ?Sized>(
                         + f * (far * a + near * b) * mix(&tone.fat, low));
             }
         }
+        // The middle is asked only where the places do not agree.
+        let (structure, level, lesion) = match there {
+            Some(mark) if is_one_thing => mark,
+            _ => mark(&body.at(centre.map(|v| v as f32))),
+        };
+        out.label.push(structure as u16);
+        out.level.push(match level {
+            255 => 0,
+            n => u16::from(n) + 1,
+        });
+        out.lesion.push(lesion.into());
         let n = lattice.n() as f32;
         let water = (pd - fat).max(1e-6);
         out.pd.push(pd / n);

@@ -306,9 +306,14 @@ impl Scanner {
                 let row = &mut of[line * wide..][..wide];
                 fade(row, 2 * nx);
                 self.forward[1].process_with_scratch(row, &mut scratch);
-                for (i, r) in ramp.iter().enumerate() {
-                    sum[(i + samples - samples / 2) % samples] +=
-                        row[(i + wide - samples / 2) % wide] * r;
+                // The lower half of k-space lies at the end of a transform.
+                let (below, above) = ramp.split_at(samples / 2);
+                let (low, high) = (samples - below.len(), wide - below.len());
+                for ((to, v), r) in sum[low..].iter_mut().zip(&row[high..]).zip(below) {
+                    *to += v * r;
+                }
+                for ((to, v), r) in sum.iter_mut().zip(row.iter()).zip(above) {
+                    *to += v * r;
                 }
             }
             self.back[1].process_with_scratch(&mut sum, &mut rest);

@@ -393,9 +393,10 @@ pub(super) fn apply(draft: &mut Draft, asked: &[Pathology]) -> Result<Vec<Placed
                 match found {
                     Some(i) if allowed.contains(&i) => i,
                     _ => {
-                        let names: Vec<&str> = allowed
-                            .iter()
-                            .map(|&i| draft.levels[i].name.as_str())
+                        // In the spine's order; what is likelier stands there more than once.
+                        let names: Vec<&str> = (draft.levels.iter().enumerate())
+                            .filter(|(i, _)| allowed.contains(i))
+                            .map(|(_, l)| l.name.as_str())
                             .collect();
                         return Err(PhantomError {
                             key: "pathology",
