@@ -7,4 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_cc
 need_cargo
 need_cmake
+need_onnxruntime || true
 exec cargo run --release --quiet -- demo "$@"

@@ -1,4 +1,4 @@
-# Installs what the build needs and a fresh machine lacks. Sourced by demo.sh and test.sh.
+# Installs what the build needs and a fresh machine lacks. Sourced by demo.sh, test.sh and others.
 #
 # One function per thing: look first, then the system's packages, then a package of another kind. A second run finds
 # everything and touches no network.
@@ -48,6 +48,33 @@ need_cmake() {
     fi
     PATH="$venv/bin:$PATH"
     export PATH
+}
+
+# ONNX Runtime's library runs the networks: one file of PyPI's wheel, where `cauda` looks for it. Fails without leaving: images
+# go out without networks then, and say so.
+need_onnxruntime() {
+    local version=1.32.0
+    local folder="${XDG_DATA_HOME:-$HOME/.local/share}/cauda/onnxruntime"
+    if [ -n "${CAUDA_ONNXRUNTIME:-}" ] || [ -f "$folder/libonnxruntime.so.$version" ]; then return; fi
+    say "installing ONNX Runtime $version into $folder ..."
+    local here
+    here=$(mktemp -d)
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip || true
+    if python3 -m pip download -q --no-deps --only-binary=:all: --platform "manylinux_2_28_$(uname -m)" \
+        --implementation cp --python-version 3.12 -d "$here" "onnxruntime==$version" >"$here/log" 2>&1 &&
+        python3 -m zipfile -e "$here"/onnxruntime-*.whl "$here/wheel" && mkdir -p "$folder"; then
+        # Under its own name only when it is whole.
+        cp "$here/wheel/onnxruntime/LICENSE" "$here/wheel/onnxruntime/ThirdPartyNotices.txt" "$folder/" &&
+            cp "$here/wheel/onnxruntime/capi/libonnxruntime.so.$version" "$folder/new.$$" &&
+            mv "$folder/new.$$" "$folder/libonnxruntime.so.$version"
+    fi
+    if [ ! -f "$folder/libonnxruntime.so.$version" ]; then
+        tail -n 3 "$here/log" >&2
+        say "ONNX Runtime could not be installed: networks will not run (pip download onnxruntime==$version says why)"
+        rm -rf "$here"
+        return 1
+    fi
+    rm -rf "$here"
 }
 
 # Rust is the one thing that the user brings: an installer of ours would put a toolchain where it was not asked for.

@@ -12,10 +12,12 @@
 
 pub mod cli;
 pub mod data;
+pub mod denoise;
 pub mod device;
 pub mod handoff;
 pub mod ingest;
 pub mod metrics;
+pub mod model;
 pub mod num;
 pub mod phantom;
 pub mod pipeline;

@@ -15,22 +15,26 @@ const LAW: &[(&str, &[&str])] = &[
     ("data", &["ismrmrd"]),
     ("device", &[]),
     ("num", &["device"]),
+    ("model", &["data", "num", "device"]),
     ("source", &["data", "ismrmrd"]),
     ("ingest", &["data", "num", "device", "ismrmrd"]),
     ("recon", &["data", "num", "device"]),
+    ("denoise", &["data", "num", "device", "model"]),
     ("handoff", &["data", "ismrmrd"]),
     ("metrics", &["data"]),
     ("sequence", &[]),
     ("phantom", &["data", "num", "sequence", "ismrmrd"]),
     (
         "protocol",
-        &["data", "ingest", "recon", "handoff", "sequence", "device"],
+        &[
+            "data", "ingest", "recon", "denoise", "handoff", "sequence", "device",
+        ],
     ),
     (
         "pipeline",
         &[
-            "data", "source", "ingest", "recon", "handoff", "sequence", "protocol", "metrics",
-            "device", "ismrmrd",
+            "data", "source", "ingest", "recon", "denoise", "model", "handoff", "sequence",
+            "protocol", "metrics", "device", "ismrmrd",
         ],
     ),
     (
@@ -43,7 +47,7 @@ const LAW: &[(&str, &[&str])] = &[
         "cli",
         &[
             "data", "source", "ingest", "recon", "handoff", "protocol", "metrics", "device",
-            "ismrmrd", "phantom", "sequence", "num", "pipeline", "server",
+            "ismrmrd", "phantom", "sequence", "num", "pipeline", "server", "model", "denoise",
         ],
     ),
 ];

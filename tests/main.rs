@@ -11,6 +11,7 @@ mod architecture;
 mod bad_input;
 #[cfg(unix)]
 mod check_a_card;
+mod denoise_a_scan;
 mod golden_values;
 mod kernels;
 mod messages;

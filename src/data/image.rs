@@ -35,10 +35,23 @@ pub struct ReconImage {
     /// Noise amplification by parallel imaging against the fully sampled scan, at least 1; `None` if the method
     /// gives none.
     pub gfactor: Option<Vec<f32>>,
+    /// Voxels per measured voxel along x, y, z: above 1 the noise of neighbours is alike.
+    pub finer: [f32; 3],
+    /// What a network took away; `None`: no network has touched the image.
+    pub denoised: Option<Denoised>,
     /// Sensitivity maps at the image's matrix, if asked for.
     pub csm: Option<Csm>,
     /// Vendor clocks.
     pub stamps: AcquisitionStamps,
     /// How it came to be.
     pub provenance: Provenance,
+}
+
+/// What a network did to an image. Both maps are `[z, y, x]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denoised {
+    /// Image as measured minus image as it is.
+    pub removed: Vec<Complex32>,
+    /// Standard deviation of the error that is left in the real (and in the imaginary) part, as the network predicts it.
+    pub sigma: Vec<f32>,
 }

@@ -14,7 +14,7 @@ pub use coils::{Csm, NoiseCovariance, Whitening};
 pub use fault::{Fault, FaultKind};
 pub use frame::{AcquisitionStamps, Frame, FrameKey};
 pub use geometry::Geometry;
-pub use image::{Intensity, ReconImage};
+pub use image::{Denoised, Intensity, ReconImage};
 pub use kspace::{KSpace, Line, Shape};
 pub use num_complex::{Complex32, Complex64};
 pub use provenance::{Note, Provenance, Step};

@@ -15,6 +15,8 @@ pub struct Stamp {
     pub begun: Instant,
     /// The image was there.
     pub reconstructed: Instant,
+    /// A network was done with it, or had failed; `None` without one.
+    pub denoised: Option<Instant>,
     /// Its last byte was given to the receiver's connection; `None` before.
     pub sent: Option<Instant>,
 }
@@ -23,6 +25,7 @@ impl Stamp {
     /// From the last readout to the image, and if it was sent, to its last byte.
     pub fn latency(&self) -> Duration {
         self.sent
+            .or(self.denoised)
             .unwrap_or(self.reconstructed)
             .saturating_duration_since(self.last_readout)
     }
@@ -44,9 +47,12 @@ impl Stamp {
             ("begun", ms(self.begun)),
             ("reconstructed", ms(self.reconstructed)),
         ];
-        if let Some(sent) = self.sent {
-            out.push(("sent", ms(sent)));
-        }
+        let later = [("denoised", self.denoised), ("sent", self.sent)];
+        out.extend(
+            later
+                .into_iter()
+                .filter_map(|(name, at)| Some((name, ms(at?)))),
+        );
         out
     }
 }
@@ -65,6 +71,7 @@ mod tests {
             sorted: at(101),
             begun: at(103),
             reconstructed: at(110),
+            denoised: None,
             sent: None,
         };
         assert_eq!(stamp.latency(), Duration::from_millis(10));

@@ -35,6 +35,8 @@ fn series_index(quantity: Quantity) -> u16 {
         Quantity::Csm => 10,
         Quantity::Gfactor => 20,
         Quantity::NoiseStd => 21,
+        Quantity::Sigma => 22,
+        Quantity::Removed => 23,
         Quantity::Snr => 300,
     }
 }
@@ -44,7 +46,7 @@ fn image_type(quantity: Quantity) -> ImageType {
         Quantity::Phase => ImageType::Phase,
         Quantity::Real => ImageType::Real,
         Quantity::Imag => ImageType::Imag,
-        Quantity::Complex | Quantity::Csm => ImageType::Complex,
+        Quantity::Complex | Quantity::Removed | Quantity::Csm => ImageType::Complex,
         _ => ImageType::Magnitude,
     }
 }
@@ -250,13 +252,13 @@ fn meta(
     let mut meta = Meta::default();
     let is_map = matches!(
         quantity,
-        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Csm
+        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Sigma | Quantity::Csm
     );
     // "Quantitative" keeps clients from scaling the values.
     meta.set("DataRole", if is_map { "Quantitative" } else { "Image" });
     meta.set_all(
         "ImageType",
-        super::dicom::image_type(quantity)
+        super::dicom::image_type(quantity, image.denoised.is_some())
             .split('\\')
             .map(str::to_owned)
             .collect(),
@@ -276,7 +278,11 @@ fn meta(
     }
     let unit = match quantity {
         Quantity::Phase => "rad",
-        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Csm => "1",
+        Quantity::Snr
+        | Quantity::Gfactor
+        | Quantity::NoiseStd
+        | Quantity::Sigma
+        | Quantity::Csm => "1",
         _ => "arbitrary",
     };
     meta.set("CaudaQuantity", quantity.name());

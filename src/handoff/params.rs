@@ -36,13 +36,18 @@ pub enum Quantity {
     Gfactor,
     /// Standard deviation of the noise in the real and in the imaginary part.
     NoiseStd,
+    /// Standard deviation of the error that a denoised image still has in its real and in its imaginary part, as the
+    /// network predicts it.
+    Sigma,
+    /// What denoising took away: the image as measured minus the image as it is (not for DICOM and PNG).
+    Removed,
     /// Coil sensitivity maps (`.h5`, `.npy`, `.cfl`).
     Csm,
 }
 
 impl Quantity {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Magnitude,
         Self::Phase,
         Self::Real,
@@ -51,6 +56,8 @@ impl Quantity {
         Self::Snr,
         Self::Gfactor,
         Self::NoiseStd,
+        Self::Sigma,
+        Self::Removed,
         Self::Csm,
     ];
 
@@ -65,6 +72,8 @@ impl Quantity {
             Self::Snr => "snr",
             Self::Gfactor => "gfactor",
             Self::NoiseStd => "noise_std",
+            Self::Sigma => "sigma",
+            Self::Removed => "removed",
             Self::Csm => "csm",
         }
     }
@@ -79,7 +88,7 @@ impl Quantity {
 
     /// Whether a voxel is a complex number.
     pub(super) fn is_complex(self) -> bool {
-        matches!(self, Self::Complex | Self::Csm)
+        matches!(self, Self::Complex | Self::Removed | Self::Csm)
     }
 }
 

@@ -92,6 +92,18 @@ pub(super) fn extract(image: &ReconImage, quantity: Quantity) -> Result<Values, 
             check_len("g-factor map", gfactor.len(), n)?;
             Values::Real(gfactor.to_vec())
         }
+        Quantity::Sigma | Quantity::Removed => {
+            let denoised = image.denoised.as_ref().ok_or_else(|| {
+                unavailable("no network has denoised it\n  try:    a protocol with [denoise], and look for denoise_failed among the image's marks".into())
+            })?;
+            check_len("map of the denoised image", denoised.sigma.len(), n)?;
+            check_len("map of the denoised image", denoised.removed.len(), n)?;
+            if quantity == Quantity::Sigma {
+                Values::Real(denoised.sigma.clone())
+            } else {
+                Values::Complex(denoised.removed.clone())
+            }
+        }
         Quantity::Csm => {
             let csm = image.csm.as_ref().ok_or_else(|| {
                 unavailable("the reconstruction kept no sensitivity maps\n  try:    a method that uses maps (recon.method = \"sense\"), with maps kept".into())

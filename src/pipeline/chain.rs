@@ -1,7 +1,7 @@
 //! The chain: one thread reads and ingests, workers reconstruct, one thread hands images on in order.
 //!
 //! ```text
-//! source ─▶ ingest ─▶ [queue, bounded in bytes] ─▶ worker, worker, ... ─▶ in order ─▶ sink
+//! source ─▶ ingest ─▶ [queue, bounded in bytes] ─▶ worker, worker, ... ─▶ in order ─▶ denoise ─▶ sink
 //! ```
 //! Nothing in it grows without a bound: a slow sink stops the workers, these the queue, the queue the source.
 //! The sink gets an image as soon as all images before it are there, while the source is still being read: a file's
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crossbeam::channel::RecvTimeoutError;
 use ismrmrd::acquisition::AcquisitionRef;
 
 use crate::data::{
@@ -23,6 +24,7 @@ use crate::ingest::{Ingest, PendingFrame};
 use crate::metrics::{Clock, Latencies, Latency, StageClock};
 use crate::protocol::{OnFrameError, Protocol};
 
+use super::denoise;
 use super::guard::{border, count_non_finite};
 use super::plans::Plans;
 use super::queue::ByteQueue;
@@ -32,8 +34,8 @@ use super::warm::Warm;
 use super::watch::Watch;
 
 /// Names of the stages, in order.
-pub const STAGES: [&str; 7] = [
-    "open", "read", "ingest", "assemble", "plan", "recon", "handoff",
+pub const STAGES: [&str; 8] = [
+    "open", "read", "ingest", "assemble", "plan", "recon", "denoise", "handoff",
 ];
 
 /// What takes the images, each with its marks.
@@ -129,6 +131,7 @@ struct Job {
 struct Done {
     seq: u64,
     key: FrameKey,
+    completed: Instant,
     latency: Duration,
     image: Result<(Box<ReconImage>, Stamp), Fault>,
 }
@@ -223,6 +226,7 @@ pub fn run(
                     let done = Done {
                         seq,
                         key,
+                        completed,
                         latency: completed.elapsed(),
                         image: image.map(|(image, stamp)| (Box::new(image), stamp)),
                     };
@@ -238,19 +242,40 @@ pub fn run(
         drop(done_in);
         let collector = scope.spawn(|| {
             let mut state = Collected::default();
-            for done in &done_out {
-                let begun = done.seq;
-                match border("pipeline", || state.take(done, settings, sink)) {
-                    Ok(left) => (0..left).for_each(|_| give_token()),
-                    Err(f) => {
-                        fault.set(begun, f);
-                        queue.abandon();
-                        // From here on nothing is kept back.
-                        (0..in_flight).for_each(|_| give_token());
+            let mut stage = denoise::Stage::new(&scan, settings);
+            let mut has_failed = false;
+            loop {
+                let done = match stage.patience() {
+                    Some(patience) => done_out.recv_timeout(patience),
+                    None => done_out.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                let has_ended = matches!(done, Err(RecvTimeoutError::Disconnected));
+                if has_ended {
+                    stage.end();
+                }
+                let begun = done.as_ref().map_or(u64::MAX, |d| d.seq);
+                let taken = border("pipeline", || {
+                    let left = done.map_or(Ok(0), |done| state.take(done, settings, &mut stage))?;
+                    (0..left).for_each(|_| give_token());
+                    // After a fault of the sink images only leave the queue.
+                    while let Some(ready) = stage.next() {
+                        if !has_failed {
+                            state.leave(ready, settings, sink)?;
+                        }
                     }
+                    Ok(())
+                });
+                if let Err(f) = taken {
+                    has_failed = true;
+                    fault.set(begun, f);
+                    queue.abandon();
+                    // From here on nothing is kept back.
+                    (0..in_flight).for_each(|_| give_token());
+                }
+                if has_ended {
+                    break state;
                 }
             }
-            state
         });
 
         let mut seq = 0;
@@ -396,10 +421,13 @@ pub fn run(
     })
 }
 
+/// An image, its marks, when the batch that completed its frame was taken in, and how long it took from there.
+type Ready = (Box<ReconImage>, Stamp, (Instant, Duration));
+
 /// Images on their way into order.
 #[derive(Default)]
 struct Collected {
-    waiting: BTreeMap<u64, Option<(Box<ReconImage>, Stamp)>>,
+    waiting: BTreeMap<u64, Result<Ready, FrameKey>>,
     next: u64,
     refused: Vec<RefusedFrame>,
     n_refused: usize,
@@ -408,32 +436,18 @@ struct Collected {
 }
 
 impl Collected {
-    /// Returns how many frames left.
+    /// Puts what is next in order before the stage; returns how many frames.
     fn take(
         &mut self,
         done: Done,
         settings: &Settings<'_>,
-        sink: &mut Sink<'_>,
+        stage: &mut denoise::Stage<'_>,
     ) -> Result<usize, Fault> {
-        let params = &settings.protocol.file.pipeline;
         let image = match done.image {
-            Ok((mut image, stamp)) => {
-                self.latencies.add(done.latency);
-                let seconds = done.latency.as_secs_f64();
-                if params.deadline_s > 0.0 && seconds > params.deadline_s {
-                    self.deadline_misses += 1;
-                    image.provenance.notes.push(Note::new(
-                        "deadline_missed",
-                        format!(
-                            "the image took {seconds:.2} s from its last readout, the protocol asks for {:.2} s",
-                            params.deadline_s
-                        ),
-                    ));
-                }
-                Some((image, stamp))
-            }
+            Ok((image, stamp)) => Ok((image, stamp, (done.completed, done.latency))),
             Err(f) => {
                 let frame = frame_name(&done.key);
+                let params = &settings.protocol.file.pipeline;
                 if params.on_frame_error == OnFrameError::Fail || f.kind == FaultKind::Bug {
                     return Err(f);
                 }
@@ -444,7 +458,7 @@ impl Collected {
                         message: f.message,
                     });
                 }
-                None
+                Err(done.key)
             }
         };
         self.waiting.insert(done.seq, image);
@@ -452,12 +466,35 @@ impl Collected {
         while let Some(ready) = self.waiting.remove(&self.next) {
             self.next += 1;
             left += 1;
-            if let Some((image, stamp)) = ready {
-                settings.watch.image();
-                sink(*image, stamp)?;
+            match ready {
+                Ok((image, stamp, times)) => stage.push(image, stamp, times),
+                Err(key) => stage.lost(key),
             }
         }
         Ok(left)
+    }
+
+    /// An image leaves for good.
+    fn leave(
+        &mut self,
+        (mut image, stamp, latency): denoise::Leaving,
+        settings: &Settings<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Fault> {
+        let deadline_s = settings.protocol.file.pipeline.deadline_s;
+        self.latencies.add(latency);
+        let seconds = latency.as_secs_f64();
+        if deadline_s > 0.0 && seconds > deadline_s {
+            self.deadline_misses += 1;
+            image.provenance.notes.push(Note::new(
+                "deadline_missed",
+                format!(
+                    "the image took {seconds:.2} s from its last readout, the protocol asks for {deadline_s:.2} s"
+                ),
+            ));
+        }
+        settings.watch.image();
+        sink(*image, stamp)
     }
 }
 
@@ -509,6 +546,7 @@ fn reconstruct(
         sorted,
         begun,
         reconstructed: settings.now.now(),
+        denoised: None,
         sent: None,
     };
     Ok((image, stamp))

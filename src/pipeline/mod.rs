@@ -5,6 +5,7 @@
 //! it through in one go ([`recon_file`]), a socket feeds it as readouts arrive ([`Live`]).
 
 pub mod chain;
+mod denoise;
 pub mod file;
 pub mod guard;
 pub mod journal;

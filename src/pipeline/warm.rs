@@ -1,4 +1,4 @@
-//! What outlives a scan: thread pools, memory of lines, and what was calibrated. (Plans of transforms are kept by `num::fft` for the
+//! What outlives a scan: thread pools, memory of lines, networks, and what was calibrated. (Plans of transforms are kept by `num::fft` for the
 //! whole process.)
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use rayon::ThreadPool;
 
 use crate::data::{Fault, FaultKind};
 use crate::ingest::LinePool;
+use crate::model::{Model, ModelError};
 use crate::recon::{Calibrations, Keep};
 
 /// Calibrations that frames of one file may share.
@@ -25,6 +26,7 @@ pub struct Warm {
     most_idle: usize,
     lines: LinePool,
     calibrations: Calibrations,
+    models: Mutex<Vec<Arc<Model>>>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +52,7 @@ impl Warm {
             most_idle,
             lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::FirstFrames, MAX_BYTES.min(memory_bytes / 16)),
+            models: Mutex::default(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Warm {
             most_idle: 0,
             lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::References, FILE_BYTES),
+            models: Mutex::default(),
         }
     }
 
@@ -71,6 +75,28 @@ impl Warm {
     /// What was calibrated.
     pub fn calibrations(&self) -> &Calibrations {
         &self.calibrations
+    }
+
+    /// A network, loaded once as long as its manifest stays the same; `threads` of one run.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn model(&self, which: &str, threads: usize) -> Result<Arc<Model>, ModelError> {
+        let manifest = Model::describe(which)?;
+        // Who comes second waits for the first one's load.
+        let mut models = self.models.lock().unwrap_or_else(|e| e.into_inner());
+        let is_it = |m: &Arc<Model>| {
+            m.manifest().sha256 == manifest.sha256 && m.threads() == threads.max(1)
+        };
+        if let Some(model) = models.iter().find(|m| is_it(m)) {
+            return Ok(Arc::clone(model));
+        }
+        let model = Arc::new(Model::load(which, threads)?);
+        models.retain(|m| {
+            m.manifest().name != manifest.name || m.manifest().sha256 == manifest.sha256
+        });
+        models.push(Arc::clone(&model));
+        Ok(model)
     }
 
     /// A pool of so many threads for the use of the caller alone.

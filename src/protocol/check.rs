@@ -47,6 +47,9 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
             ));
         }
     }
+    if let Some(denoise) = &file.denoise {
+        denoise.check().map_err(|e| key("denoise", e.to_string()))?;
+    }
     file.handoff
         .check()
         .map_err(|e| key("handoff", e.to_string()))?;

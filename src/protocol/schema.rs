@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::denoise::DenoiseParams;
 use crate::device::{Backend, Policy};
 use crate::handoff::HandoffParams;
 use crate::ingest::IngestParams;
@@ -38,6 +39,9 @@ pub struct ProtocolFile {
     /// From k-space to images.
     #[serde(default)]
     pub recon: ReconParams,
+    /// A network that takes noise away. Without this table none touches an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denoise: Option<DenoiseParams>,
     /// From images to files. The ending of the output's name says which format.
     #[serde(default)]
     pub handoff: HandoffParams,
@@ -223,6 +227,7 @@ pub(super) fn defaults() -> serde_json::Value {
         device: DevicePrefs::default(),
         ingest: IngestParams::default(),
         recon: ReconParams::default(),
+        denoise: Some(DenoiseParams::default()),
         handoff: HandoffParams::default(),
         pipeline: PipelineParams::default(),
     };

@@ -694,6 +694,8 @@ impl Recon {
             },
             noise_std,
             gfactor,
+            finer: [2, 1, 0].map(|a| self.axes[a].finer()),
+            denoised: None,
             csm: csm
                 .filter(|_| self.params.outputs.csm)
                 .map(|c| self.maps_of_image(Arc::unwrap_or_clone(c))),

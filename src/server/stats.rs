@@ -11,7 +11,14 @@ use hdrhistogram::Histogram;
 use crate::data::Stamp;
 
 /// Parts of an image's way, in order; the last is the sum that matters.
-pub(crate) const STAGES: [&str; 5] = ["wait", "sort", "recon", "send", "last_readout_to_sent"];
+pub(crate) const STAGES: [&str; 6] = [
+    "wait",
+    "sort",
+    "recon",
+    "denoise",
+    "send",
+    "last_readout_to_sent",
+];
 
 /// Upper bounds of the histogram buckets that are told, seconds.
 const BOUNDS_S: [f64; 14] = [
@@ -79,16 +86,22 @@ impl Stats {
     /// An image was sent.
     pub fn sent(&self, stamp: &Stamp) {
         self.images.fetch_add(1, Ordering::Relaxed);
-        let sent = stamp.sent.unwrap_or(stamp.reconstructed);
+        let there = stamp.denoised.unwrap_or(stamp.reconstructed);
+        let sent = stamp.sent.unwrap_or(there);
+        let between = |from: Instant, to: Instant| Some(to.saturating_duration_since(from));
         let times = [
-            stamp.begun.saturating_duration_since(stamp.sorted),
-            stamp.sorted.saturating_duration_since(stamp.last_readout),
-            stamp.reconstructed.saturating_duration_since(stamp.begun),
-            sent.saturating_duration_since(stamp.reconstructed),
-            stamp.latency(),
+            between(stamp.sorted, stamp.begun),
+            between(stamp.last_readout, stamp.sorted),
+            between(stamp.begun, stamp.reconstructed),
+            stamp
+                .denoised
+                .and_then(|at| between(stamp.reconstructed, at)),
+            between(there, sent),
+            Some(stamp.latency()),
         ];
         let mut stages = self.stages.lock().unwrap_or_else(|e| e.into_inner());
         for (histogram, time) in stages.iter_mut().zip(times) {
+            let Some(time) = time else { continue };
             let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             histogram.saturating_record(us.max(1));
         }
@@ -239,6 +252,7 @@ mod tests {
                 sorted: at(10),
                 begun: at(11),
                 reconstructed: at(11 + recon),
+                denoised: None,
                 sent: Some(at(12 + recon)),
             });
         }

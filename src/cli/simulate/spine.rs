@@ -47,6 +47,8 @@ fn asked(args: &Args, protocol: &str) -> Result<(SequenceParams, AcquireParams),
             None => overlays.push(text.clone()),
         }
     }
+    // Given by themselves they make another measurement of the same patient.
+    let has = ["seed", "series"].map(|key| table.contains_key(key));
     let found = Registry.find(protocol, &overlays)?;
     let sequence = found.sequence()?.clone();
     let mut params: AcquireParams = serde_path_to_error::deserialize(toml::Value::Table(table))
@@ -54,8 +56,12 @@ fn asked(args: &Args, protocol: &str) -> Result<(SequenceParams, AcquireParams),
             let (key, words) = schema::sharpen(&e.path().to_string(), &e.inner().to_string());
             wrong(format!("acquire.{key}: {words}"))
         })?;
-    params.seed = args.seed;
-    params.series = args.series;
+    if !has[0] {
+        params.seed = args.seed;
+    }
+    if !has[1] {
+        params.series = args.series;
+    }
     Ok((sequence, params))
 }
 
@@ -241,6 +247,8 @@ fn write_ct(
         intensity: Intensity::Arbitrary,
         noise_std: None,
         gfactor: None,
+        finer: [1.0; 3],
+        denoised: None,
         csm: None,
         stamps: AcquisitionStamps::default(),
         provenance: Provenance {

@@ -55,8 +55,13 @@ pub(super) fn dataset(
 }
 
 /// Image Type, values 1 to 4. Value 3 must be a term of the MR module; value 4 is the letter that converters look for.
-pub(in crate::handoff) fn image_type(quantity: Quantity) -> &'static str {
+pub(in crate::handoff) fn image_type(quantity: Quantity, is_denoised: bool) -> &'static str {
     match quantity {
+        // What a network has touched is not what was measured.
+        Quantity::Magnitude if is_denoised => "DERIVED\\PRIMARY\\OTHER\\M",
+        Quantity::Phase if is_denoised => "DERIVED\\PRIMARY\\PHASE MAP\\P",
+        Quantity::Real if is_denoised => "DERIVED\\PRIMARY\\OTHER\\R",
+        Quantity::Imag if is_denoised => "DERIVED\\PRIMARY\\OTHER\\I",
         Quantity::Magnitude | Quantity::Complex | Quantity::Csm => "ORIGINAL\\PRIMARY\\OTHER\\M",
         Quantity::Phase => "ORIGINAL\\PRIMARY\\PHASE MAP\\P",
         Quantity::Real => "ORIGINAL\\PRIMARY\\OTHER\\R",
@@ -64,11 +69,17 @@ pub(in crate::handoff) fn image_type(quantity: Quantity) -> &'static str {
         Quantity::Snr => "DERIVED\\PRIMARY\\OTHER\\SNR",
         Quantity::Gfactor => "DERIVED\\PRIMARY\\OTHER\\GFACTOR",
         Quantity::NoiseStd => "DERIVED\\PRIMARY\\OTHER\\NOISE",
+        Quantity::Sigma => "DERIVED\\PRIMARY\\OTHER\\SIGMA",
+        Quantity::Removed => "DERIVED\\PRIMARY\\OTHER\\REMOVED",
     }
 }
 
 fn general_image(d: &mut Dataset, series: &Series<'_>, item: &Item<'_>, number: usize) {
-    d.word(tags::IMAGE_TYPE, VR::CS, image_type(series.quantity));
+    d.word(
+        tags::IMAGE_TYPE,
+        VR::CS,
+        image_type(series.quantity, series.first.denoised.is_some()),
+    );
     d.is(tags::INSTANCE_NUMBER, number);
     d.is(
         tags::ACQUISITION_NUMBER,

@@ -41,7 +41,7 @@ pub(super) fn dataset(series: &Series<'_>, items: &[Item<'_>], pixels: Vec<u16>)
 
 fn frame_type(quantity: Quantity) -> &'static str {
     match quantity {
-        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd => {
+        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Sigma => {
             "DERIVED\\PRIMARY\\OTHER\\QUANTITY"
         }
         _ => "DERIVED\\PRIMARY\\OTHER\\NONE",

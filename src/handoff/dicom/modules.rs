@@ -168,7 +168,8 @@ fn description(series: &Series<'_>) -> String {
         Quantity::Snr => "SNR",
         Quantity::Gfactor => "g-factor",
         Quantity::NoiseStd => "noise std",
-        Quantity::Complex | Quantity::Csm => "complex",
+        Quantity::Sigma => "error std",
+        Quantity::Complex | Quantity::Removed | Quantity::Csm => "complex",
     };
     // The name is what may be cut, never what tells the series apart.
     let room = 64 - if what.is_empty() { 0 } else { what.len() + 1 };
@@ -231,9 +232,14 @@ const SOFTWARE: &str = concat!("cauda ", env!("CARGO_PKG_VERSION"));
 /// Who made the pixels and how: Contributing Equipment, Derivation Description, Image Comments.
 pub(super) fn provenance(d: &mut Dataset, series: &Series<'_>) {
     let provenance = &series.first.provenance;
-    let steps: Vec<String> = provenance
+    // These attributes hold 1024 letters: what a network did must not be what is cut off.
+    let (networks, others): (Vec<_>, Vec<_>) = provenance
         .steps
         .iter()
+        .partition(|s| s.op.starts_with("denoise/"));
+    let steps: Vec<String> = networks
+        .iter()
+        .chain(&others)
         .map(|s| format!("{} [{}] {}", s.op, s.backend, s.detail))
         .collect();
     let mut text = String::from("Reconstructed from k-space by ");
@@ -296,6 +302,11 @@ fn meaning(series: &Series<'_>) -> (&'static str, &'static str, &'static str) {
             "1",
             "no units",
             "Standard deviation of the noise in one component.",
+        ),
+        Quantity::Sigma => (
+            "1",
+            "no units",
+            "Standard deviation of the error that is left in one component, predicted by a network.",
         ),
         _ => ("[arb'U]", "arbitrary unit", "Signal in arbitrary units."),
     }

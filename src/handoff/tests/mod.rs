@@ -7,7 +7,7 @@ mod outside;
 use std::{path::Path, process::Command, sync::Arc};
 
 use crate::data::{
-    AcquisitionStamps, Calibration, Complex32, Csm, FrameKey, Geometry, Intensity, Note,
+    AcquisitionStamps, Calibration, Complex32, Csm, Denoised, FrameKey, Geometry, Intensity, Note,
     Provenance, ReconImage, Scan, ScanEncoding, Space, Step,
 };
 
@@ -119,6 +119,11 @@ pub(super) fn image(
         table_position_mm: [0.0; 3],
         noise_std: Some((0..n).map(|i| 1.0 + (i % 3) as f32).collect()),
         gfactor: Some((0..n).map(|i| 1.0 + 0.25 * (i % 5) as f32).collect()),
+        finer: [1.0; 3],
+        denoised: Some(Denoised {
+            removed: (0..n).map(|i| Complex32::new(0.5, i as f32)).collect(),
+            sigma: (0..n).map(|i| 0.5 + (i % 2) as f32).collect(),
+        }),
         csm: Some(Csm {
             n_sets: 1,
             n_coils: 2,

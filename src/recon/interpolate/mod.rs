@@ -70,6 +70,11 @@ impl Axis {
         self.n_in == self.n_out && self.n_fill == Some(self.n_in) && self.window.is_none()
     }
 
+    /// Voxels per measured voxel.
+    pub(crate) fn finer(&self) -> f32 {
+        (self.fill / self.n_in as f64) as f32
+    }
+
     pub(crate) fn describe(&self) -> String {
         match self.n_fill {
             Some(n) if n == self.n_in && self.n_out == n => format!("{n}"),

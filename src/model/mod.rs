@@ -1,0 +1,202 @@
+//! Networks: files in, functions out. Knows no MR.
+//!
+//! A [`Model`] is a file of weights that its [`Manifest`] describes: digest, inputs and outputs by name with shapes and
+//! units, training data, licence, intended use, measured quality. It is loaded once and run often, by ONNX Runtime
+//! (`onnx`), found when the first network is asked for, or by libtorch (`torch`), a plug-in. Both take and give plain
+//! tensors and agree to 1e-4 of the output's root mean square.
+//!
+//! Nothing in a file is believed: the digest is checked before a run-time sees the bytes, the shapes after; a run-time's
+//! panic is an error here.
+
+mod error;
+mod manifest;
+mod onnx;
+mod tiles;
+
+pub use error::ModelError;
+pub use manifest::{Dim, Manifest, Port};
+pub use onnx::{library, library_version};
+pub use tiles::{Tile, Tiles};
+
+use std::path::{Path, PathBuf};
+
+/// Models that are part of the program, by name.
+const SHIPPED: [(&str, &str, &[u8]); 1] = [(
+    "denoiser",
+    include_str!("shipped/denoiser/model.toml"),
+    include_bytes!("shipped/denoiser/model.onnx"),
+)];
+
+/// Largest manifest and largest file of weights that is read, bytes.
+const MANIFEST_LIMIT: u64 = 1 << 20;
+const WEIGHTS_LIMIT: u64 = 2 << 30;
+
+/// A dense tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Lengths, the slowest axis first.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+/// One input of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Name in the manifest.
+    pub name: &'a str,
+    /// Lengths, the slowest axis first.
+    pub shape: &'a [usize],
+    /// Values, as many as the shape has.
+    pub data: &'a [f32],
+}
+
+/// What runs a file of weights.
+trait Runtime: Send + Sync {
+    /// Name and version of the run-time.
+    fn describe(&self) -> &str;
+
+    /// One run; outputs in the order of `outputs`. Shapes of the inputs are those of the manifest.
+    fn run(&self, inputs: &[Input<'_>], outputs: &[String]) -> Result<Vec<Tensor>, String>;
+}
+
+/// A network that is loaded and may be run by several threads, one after the other.
+pub struct Model {
+    manifest: Manifest,
+    runtime: Box<dyn Runtime>,
+    threads: usize,
+    outputs: Vec<String>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.manifest.id(), self.runtime.describe())
+    }
+}
+
+impl Model {
+    /// Names of the models that are part of the program.
+    pub fn shipped() -> impl Iterator<Item = &'static str> {
+        SHIPPED.iter().map(|(name, ..)| *name)
+    }
+
+    /// Manifest of a model: the name of one that ships, or the path of a `.toml`.
+    ///
+    /// # Errors
+    /// [`ModelError`]: no such model; what is wrong with its manifest.
+    pub fn describe(which: &str) -> Result<Manifest, ModelError> {
+        Ok(find(which)?.0)
+    }
+
+    /// Loads a model: the name of one that ships, or the path of a manifest. `threads`: of one run.
+    ///
+    /// # Errors
+    /// [`ModelError`]: no such model, manifest, digest, run-time, weights, or a graph that is not as the manifest says.
+    pub fn load(which: &str, threads: usize) -> Result<Self, ModelError> {
+        let (manifest, weights) = find(which)?;
+        let bytes = match weights {
+            Weights::Here(bytes) => bytes.into(),
+            Weights::File(path) => std::borrow::Cow::Owned(read(&path, WEIGHTS_LIMIT)?),
+        };
+        manifest.check_digest(&bytes)?;
+        let threads = threads.max(1);
+        let runtime = onnx::load(&manifest, &bytes, threads)?;
+        Ok(Self {
+            outputs: manifest.outputs.keys().cloned().collect(),
+            manifest,
+            runtime: Box::new(runtime),
+            threads,
+        })
+    }
+
+    /// What it is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Threads of one run.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Name and version of what runs it.
+    pub fn runtime(&self) -> &str {
+        self.runtime.describe()
+    }
+
+    /// One run; outputs in the order of their names.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`]: an input is missing, or not of the manifest's shape, or an output is not;
+    /// [`ModelError::Run`]: the run-time failed.
+    pub fn run(&self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, ModelError> {
+        let named = self.manifest.check_inputs(inputs)?;
+        let outputs =
+            caught(|| self.runtime.run(inputs, &self.outputs)).map_err(|what| ModelError::Run {
+                model: self.manifest.id(),
+                what,
+            })?;
+        self.manifest
+            .check_outputs(&self.outputs, &outputs, &named)?;
+        Ok(outputs)
+    }
+}
+
+/// What a run-time says, its panics among it. What it was working on is not used again.
+fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Err(format!("it panicked: {}", text.unwrap_or_default()))
+    })
+}
+
+enum Weights {
+    Here(&'static [u8]),
+    File(PathBuf),
+}
+
+fn find(which: &str) -> Result<(Manifest, Weights), ModelError> {
+    if let Some((name, text, bytes)) = SHIPPED.iter().find(|(name, ..)| *name == which) {
+        return Ok((Manifest::parse(text, name)?, Weights::Here(bytes)));
+    }
+    let path = Path::new(which);
+    if path.extension().is_none_or(|e| e != "toml") {
+        return Err(ModelError::Unknown {
+            found: which.to_owned(),
+            shipped: Model::shipped().collect::<Vec<_>>().join(", "),
+        });
+    }
+    let text =
+        String::from_utf8(read(path, MANIFEST_LIMIT)?).map_err(|_| ModelError::Manifest {
+            place: which.to_owned(),
+            what: "it is not text".to_owned(),
+        })?;
+    let manifest = Manifest::parse(&text, which)?;
+    let weights = path.with_file_name(&manifest.file);
+    Ok((manifest, Weights::File(weights)))
+}
+
+/// A whole file of at most `limit` bytes.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    use std::io::Read;
+    let unreadable = |source| ModelError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > limit {
+        return Err(ModelError::TooLarge {
+            path: path.to_owned(),
+            limit_mib: limit >> 20,
+        });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
