@@ -23,6 +23,7 @@ step() {
 }
 
 step format cargo fmt --all --check
+step format-torch cargo fmt --manifest-path src/model/torch/Cargo.toml --check
 step test scripts/test.sh
 step kernels scripts/kernels_check.sh
 # A minute of scans beside the lints, which leave a core free.

@@ -108,7 +108,8 @@ fn rooms() -> BTreeMap<String, Vec<std::path::PathBuf>> {
     let mut out: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for path in files(&src, "rs") {
         let below = path.strip_prefix(&src).unwrap();
-        if below.components().count() < 2 || below.starts_with("ismrmrd") {
+        let is_package = below.starts_with("ismrmrd") || below.starts_with("model/torch");
+        if below.components().count() < 2 || is_package {
             continue;
         }
         let room = below.components().next().unwrap();
