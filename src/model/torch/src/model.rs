@@ -220,7 +220,7 @@ fn single(i: usize, value: IValue) -> Result<Tensor, String> {
     }
 }
 
-/// The line of libtorch's message that says what is wrong: the rest is two call stacks.
+/// The sentence of libtorch's message that says what is wrong: the rest is advice and two call stacks.
 fn brief(error: &TchError) -> String {
     let text = match error {
         TchError::Torch(text) => text.clone(),
@@ -230,5 +230,9 @@ fn brief(error: &TchError) -> String {
     let line = lines()
         .find(|l| l.contains("Error: "))
         .or_else(|| lines().next());
-    line.unwrap_or("libtorch gave no reason").to_owned()
+    let sentence = line.and_then(|l| l.split(". ").next());
+    sentence
+        .unwrap_or("libtorch gave no reason")
+        .trim_end_matches('.')
+        .to_owned()
 }
