@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("dir", nargs="?", type=Path, default=ROOT / "target" / "torch")
 parser.add_argument("--runs", type=int, default=200)
-parser.add_argument("--damaged", type=int, default=100, help="files, each with one byte wrong or the end cut off")
+parser.add_argument("--damaged", type=int, default=1000, help="files, each with one byte wrong or the end cut off")
 parser.add_argument("--load-damaged", type=int, nargs=2, metavar=("FIRST", "LAST"), help=argparse.SUPPRESS)
 args = parser.parse_args()
 sys.path.append(str(args.dir / "site"))

@@ -1,6 +1,7 @@
 //! A TorchScript module on one device: loaded once, run often, one run at a time.
 
 use std::ffi::c_void;
+use std::io::Cursor;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{CModule, Device, IValue, Kind, TchError, Tensor};
@@ -92,6 +93,7 @@ impl Model {
                 (Device::Cuda(idx), Some(cuda))
             }
         };
+        is_whole(bytes).map_err(|e| format!("not a TorchScript module: {e}"))?;
         let mut module = CModule::load_data_on_device(&mut &bytes[..], device)
             .map_err(|e| format!("not a TorchScript module: {}", brief(&e)))?;
         module.f_set_eval().map_err(|e| brief(&e))?;
@@ -207,6 +209,17 @@ impl Model {
         unsafe { Tensor::f_from_blob(view.data.cast(), view.shape, &[], Kind::Float, self.device) }
             .map_err(|e| brief(&e))
     }
+}
+
+/// Reads the archive once for its checksums: libtorch does not, and may crash on a damaged program.
+fn is_whole(bytes: &[u8]) -> Result<(), String> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+    for i in 0..archive.len() {
+        let mut part = archive.by_index(i).map_err(|e| e.to_string())?;
+        std::io::copy(&mut part, &mut std::io::sink())
+            .map_err(|e| format!("{}: {e}", part.name()))?;
+    }
+    Ok(())
 }
 
 /// Output `i` as a tensor of f32; a conversion would be silent.
