@@ -126,7 +126,7 @@ pub unsafe extern "C" fn cauda_torch_run(
 /// Frees the model; null is allowed.
 ///
 /// # Safety
-/// `model` is null or came from [`cauda_torch_load`], is used by no run and never again.
+/// `model` is null or came from [`cauda_torch_load`], is used by no run (on a card: its streams are through) and never again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cauda_torch_unload(model: *mut c_void) {
     if !model.is_null() {

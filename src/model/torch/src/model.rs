@@ -168,7 +168,7 @@ impl Model {
         let made: Vec<_> = made
             .into_iter()
             .enumerate()
-            .map(|(i, v)| single(i, v))
+            .map(|(i, v)| single(i, v, self.device))
             .collect::<Result<_, _>>()?;
         for (i, (made, view)) in made.iter().zip(outputs).enumerate() {
             if made.size() != view.shape {
@@ -222,14 +222,16 @@ fn is_whole(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Output `i` as a tensor of f32; a conversion would be silent.
-fn single(i: usize, value: IValue) -> Result<Tensor, String> {
+/// Output `i` as a tensor of f32 on `device`; a conversion or a way through the host would be silent.
+fn single(i: usize, value: IValue, device: Device) -> Result<Tensor, String> {
     let IValue::Tensor(tensor) = value else {
         return Err(format!("output {i} of the module is no tensor"));
     };
-    match tensor.f_kind() {
-        Ok(Kind::Float) => Ok(tensor),
-        kind => Err(format!("output {i} of the module is {kind:?}, needed f32")),
+    match (tensor.f_kind(), tensor.device()) {
+        (Ok(Kind::Float), at) if at == device => Ok(tensor),
+        (kind, at) => Err(format!(
+            "output {i} of the module is {kind:?} on {at:?}, needed f32 on {device:?}"
+        )),
     }
 }
 
