@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/needs.sh
 need_cxx
 need_cargo
-model=benches/results/2026-11-27-h100/denoiser
+model=src/model/shipped/denoiser
 export PYTHONPATH="$out/site${PYTHONPATH:+:$PYTHONPATH}"
 
 find_torch() { # sets python and libtorch
