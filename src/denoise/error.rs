@@ -25,7 +25,7 @@ pub enum DenoiseError {
     },
     /// Nobody knows how strong the noise is.
     #[error(
-        "the noise of its voxels is not known; a scan with noise readouts, or a noise file, is needed"
+        "the noise of its voxels is not known; a scan with noise readouts, a noise file or ingest.noise_from_edges is needed"
     )]
     NoNoise,
     /// Magnitudes: their noise is not Gaussian.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use num_complex::Complex32;
 
 use crate::data::{Denoised, Note, ReconImage, Step};
-use crate::model::{Dim, Input, Manifest, Model, Tensor, Tiles};
+use crate::model::{Dim, Input, Manifest, Model, Tiles};
 use guard::Residual;
 
 /// What a network's answer depends on around a voxel, voxels: tiles overlap by twice this.
@@ -228,17 +228,16 @@ impl Denoise {
                     what: format!("{} outputs; needed: denoised, sigma", answer.len()),
                 });
             };
-            let piece = |t: &Tensor, i: usize| t.data[i * h * w..][..h * w].to_vec();
             for (b, &(z, t)) in batch.iter().enumerate() {
                 let tile = &tiles.tiles[t];
                 for part in 0..2 {
                     tiles.write(
                         tile,
-                        &piece(denoised, 2 * b + part),
+                        &denoised.data[(2 * b + part) * h * w..],
                         &mut out.denoised[(2 * z + part) * n..][..n],
                     );
                 }
-                tiles.write(tile, &piece(sigma, b), &mut out.sigma[z * n..][..n]);
+                tiles.write(tile, &sigma.data[b * h * w..], &mut out.sigma[z * n..][..n]);
             }
         }
         Ok(out)

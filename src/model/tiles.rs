@@ -42,7 +42,12 @@ impl Tiles {
         let [ny, nx] = self.plane;
         for y in tile.seen[0].clone() {
             let row = &plane[mirrored(y, ny) * nx..][..nx];
-            to.extend(tile.seen[1].clone().map(|x| row[mirrored(x, nx)]));
+            let Range { start, end } = tile.seen[1].clone();
+            let inside =
+                start.max(0).cast_unsigned()..end.clamp(0, nx.cast_signed()).cast_unsigned();
+            to.extend((start..0).map(|x| row[mirrored(x, nx)]));
+            to.extend_from_slice(&row[inside]);
+            to.extend((nx.cast_signed()..end).map(|x| row[mirrored(x, nx)]));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ismrmrd::wire::Message;
-use ismrmrd::{Image, Pixels};
+use ismrmrd::{Image, Meta, Pixels};
 
 use super::super::output::{Output, table};
 use super::super::phantom::write_png;
@@ -39,6 +39,8 @@ pub(super) struct Series {
     scan_s: f64,
     /// What simulating and sending took.
     simulated_s: f64,
+    /// What a network did to the images, in their own words.
+    network: Vec<String>,
     /// From the last readout on the socket to the last image read.
     last_image_ms: f64,
 }
@@ -109,6 +111,11 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Vec<Series>, Fault> {
         ],
         &rows,
     ));
+    let said: std::collections::BTreeSet<&String> =
+        series.iter().flat_map(|s| &s.network).collect();
+    for words in said {
+        out.text(words);
+    }
     out.text(&format!(
         "look at {} (rows T1w, T2w; {} slices); the truth: cauda phantom truth --seed {} --age 58{}",
         path.display(),
@@ -117,6 +124,22 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Vec<Series>, Fault> {
         FINDINGS.map(|f| format!(" --pathology {f}")).concat()
     ));
     Ok(series)
+}
+
+/// What the marks of the images say of networks, each once.
+fn network(images: &[Image]) -> Vec<String> {
+    let mut said: Vec<String> = images
+        .iter()
+        .filter_map(|i| Meta::parse(&i.attributes).ok())
+        .flat_map(|meta| {
+            meta.get("ImageComments")
+                .map_or_else(Vec::new, <[_]>::to_vec)
+        })
+        .filter(|words| words.starts_with("denoise"))
+        .collect();
+    said.sort();
+    said.dedup();
+    said
 }
 
 fn bug(payload: &(dyn std::any::Any + Send)) -> Fault {
@@ -181,6 +204,7 @@ fn series(
             readouts,
             coils: params.n_coils,
             images: images.len(),
+            network: network(&images),
             scan_s,
             simulated_s: last.duration_since(begun).as_secs_f64(),
             last_image_ms: 1e3 * at.saturating_duration_since(last).as_secs_f64(),
