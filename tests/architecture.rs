@@ -18,7 +18,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("model", &["data", "num", "device"]),
     ("source", &["data", "ismrmrd"]),
     ("ingest", &["data", "num", "device", "ismrmrd"]),
-    ("recon", &["data", "num", "device"]),
+    ("recon", &["data", "num", "device", "model"]),
     ("denoise", &["data", "num", "device", "model"]),
     ("handoff", &["data", "ismrmrd"]),
     ("metrics", &["data"]),

@@ -258,3 +258,80 @@ fn a_scan_of_unknown_noise_is_left_alone() {
         "{result}"
     );
 }
+
+/// `recon.method = "unrolled"`: less noise than SENSE, still what was measured, and SENSE where there is no network.
+#[test]
+fn cascades_of_network_and_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let protocol = "schema = 1\ntitle = \"t\"\nintended_use = \"research\"\n[sequence]\nphase = \"anterior_posterior\"\n\
+        matrix = [128, 128]\nphase_oversampling = 0.5\nn_slices = 1\nacceleration = { pe1 = 3, acs_pe1 = 24 }\n";
+    std::fs::write(dir.join("p.toml"), protocol).unwrap();
+    for series in [1, 2] {
+        good(
+            dir,
+            &format!(
+                "simulate --protocol p.toml --seed 8 --series {series} {QUIET} --set acquire.snr=1 -o {series}.h5"
+            ),
+        );
+    }
+    let plain = "--set recon.method=cg_sense --set recon.sense.lambda=0.003";
+    for (name, line) in [
+        ("sense", plain),
+        ("unrolled", "--set recon.method=unrolled"),
+    ] {
+        for series in [1, 2] {
+            good(
+                dir,
+                &format!("recon {series}.h5 {line} -o {name}{series}.npy"),
+            );
+        }
+    }
+    let [a, b, c, d] =
+        ["sense1", "sense2", "unrolled1", "unrolled2"].map(|n| npy(&dir.join(format!("{n}.npy"))));
+    let (before, after) = (noise(&a, &b), noise(&c, &d));
+    assert!(before > 1.5 * after, "{before} {after}");
+    // What it did stands in the image; the lines are as far from it as their noise.
+    good(
+        dir,
+        "recon 1.h5 --set recon.method=unrolled --set handoff.quantities=[\"magnitude\",\"sigma\"] -o 1out.h5",
+    );
+    let file = ismrmrd::file::File::open(&dir.join("1out.h5"), Limits::default()).unwrap();
+    let group = file.groups().unwrap().remove(0);
+    let images = file.images(&group.name, &group.images[0].name).unwrap();
+    let history = Meta::parse(&images[0].attributes).unwrap();
+    let history = history.get("ImageProcessingHistory").unwrap().join("\n");
+    let distance = history
+        .split("SENSE; lines ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    let distance: f64 = distance.parse().unwrap();
+    assert!((0.9..1.3).contains(&distance), "{history}");
+    // Without the network: SENSE, bit for bit, and a mark.
+    let output = Command::new(env!("CARGO_BIN_EXE_cauda"))
+        .args("recon 1.h5 --set recon.method=unrolled -o failed.npy --json".split(' '))
+        .current_dir(dir)
+        .env("CAUDA_ONNXRUNTIME", "/nowhere.so")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        note_codes(&result).contains(&"unrolled_failed".to_owned()),
+        "{result}"
+    );
+    assert!(bits(&npy(&dir.join("failed.npy"))) == bits(&a));
+    // A network on top of a network is refused, and the first one's image goes out.
+    let result = good(
+        dir,
+        "recon 1.h5 --set recon.method=unrolled --set denoise.model=denoiser -o twice.npy --json",
+    );
+    assert!(
+        note_codes(&result).contains(&"denoise_skipped".to_owned()),
+        "{result}"
+    );
+    assert!(bits(&npy(&dir.join("twice.npy"))) == bits(&c));
+}

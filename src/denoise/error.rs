@@ -17,12 +17,6 @@ pub enum DenoiseError {
         /// Its range.
         allowed: &'static str,
     },
-    /// A network that is no denoiser.
-    #[error("not a denoiser: {what}\n  try:    scripts/train/README.md has the contract")]
-    Contract {
-        /// What is missing.
-        what: String,
-    },
     /// Nobody knows how strong the noise is.
     #[error(
         "the noise of its voxels is not known; a scan with noise readouts, a noise file or ingest.noise_from_edges is needed"
@@ -33,6 +27,9 @@ pub enum DenoiseError {
         "it is a magnitude image (root sum of squares): its noise is not that of complex images"
     )]
     NotComplex,
+    /// A network has touched it already.
+    #[error("the reconstruction has used a network on it already")]
+    Twice,
     /// A neighbour of another size.
     #[error("a neighbouring slice has {found} voxels, this one {needed}")]
     Shape {
@@ -56,9 +53,10 @@ impl From<DenoiseError> for Fault {
     fn from(e: DenoiseError) -> Self {
         let kind = match e {
             DenoiseError::Params { .. } => FaultKind::Protocol,
-            DenoiseError::NoNoise | DenoiseError::NotComplex | DenoiseError::Shape { .. } => {
-                FaultKind::Unsupported
-            }
+            DenoiseError::NoNoise
+            | DenoiseError::NotComplex
+            | DenoiseError::Twice
+            | DenoiseError::Shape { .. } => FaultKind::Unsupported,
             _ => FaultKind::Model,
         };
         Self {

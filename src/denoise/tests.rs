@@ -294,7 +294,13 @@ fn a_network_that_is_no_denoiser_is_refused() {
         .unwrap();
         let model = Arc::new(Model::load(path.to_str().unwrap(), 1).unwrap());
         let e = Denoise::plan(&DenoiseParams::default(), model).unwrap_err();
-        assert!(matches!(e, DenoiseError::Contract { .. }), "{e}");
+        assert!(
+            matches!(
+                e,
+                DenoiseError::Model(crate::model::ModelError::Contract { .. })
+            ),
+            "{e}"
+        );
     }
     for (strength, tile) in [(-0.1, 512), (1.1, 512), (f32::NAN, 512), (1.0, 64)] {
         let params = DenoiseParams {

@@ -76,6 +76,16 @@ pub enum ModelError {
         /// Its words.
         what: String,
     },
+    /// Another kind of network than is asked for.
+    #[error(
+        "model {model}: not the network that is asked for: {what}\n  try:    scripts/train/README.md has the contract"
+    )]
+    Contract {
+        /// Name, version, digest.
+        model: String,
+        /// What is missing.
+        what: String,
+    },
     /// Not the shape of the manifest.
     #[error("model {model}: {port} is {found}, the manifest says {needed}")]
     Shape {

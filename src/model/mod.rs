@@ -8,11 +8,13 @@
 //! Nothing in a file is believed: the digest is checked before a run-time sees the bytes, the shapes after; a run-time's
 //! panic is an error here.
 
+mod denoiser;
 mod error;
 mod manifest;
 mod onnx;
 mod tiles;
 
+pub use denoiser::{Answer, Beside, Denoiser};
 pub use error::ModelError;
 pub use manifest::{Dim, Manifest, Port};
 pub use onnx::{library, library_version};

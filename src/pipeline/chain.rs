@@ -192,7 +192,8 @@ pub fn run(
     let worker_pools = (0..shares.workers)
         .map(|_| warm.pool(shares.threads_per_worker))
         .collect::<Result<Vec<_>, _>>()?;
-    let plans = Plans::new(&scan, &settings.protocol.file.recon, settings.device);
+    let plans =
+        Plans::new(&scan, &settings.protocol.file.recon, settings.device).with_networks(warm);
     let queue: ByteQueue<Job> = ByteQueue::new(params.queue_mib.saturating_mul(1 << 20));
     let in_flight = shares.workers * IN_FLIGHT_PER_WORKER;
     let (done_in, done_out) = crossbeam::channel::bounded::<Done>(in_flight);

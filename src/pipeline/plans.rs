@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::data::{Fault, Frame, KSpace, Line, Scan, Shape};
 use crate::device::Device;
-use crate::recon::{Recon, ReconParams};
+use crate::recon::{Method, Recon, ReconParams};
 
 use super::guard::border;
 use super::report::PatternReport;
+use super::warm::Warm;
 
 /// What must be equal for two frames to share a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Plans<'a> {
     scan: &'a Scan,
     params: &'a ReconParams,
     device: &'a Device,
+    /// Where networks are; without it none is loaded.
+    warm: Option<&'a Warm>,
     kept: Mutex<Kept>,
 }
 
@@ -108,8 +111,15 @@ impl<'a> Plans<'a> {
             scan,
             params,
             device,
+            warm: None,
             kept: Mutex::default(),
         }
+    }
+
+    /// With the networks that plans ask for.
+    pub fn with_networks(mut self, warm: &'a Warm) -> Self {
+        self.warm = Some(warm);
+        self
     }
 
     /// The plan for this frame, made now if it is the first of its pattern. Others wait meanwhile: most likely they
@@ -127,9 +137,15 @@ impl<'a> Plans<'a> {
             entry.used = used;
             return Ok(Arc::clone(&entry.recon));
         }
-        let recon = Arc::new(border("recon", || {
+        let mut recon = border("recon", || {
             Ok(Recon::plan(self.scan, frame, self.params, self.device)?)
-        })?);
+        })?;
+        if let (Method::Unrolled, Some(warm)) = (recon.method(), self.warm) {
+            let which = &self.params.unrolled.model;
+            let network = warm.denoiser(which, self.device.threads);
+            recon = recon.with_network(network.map_err(|e| e.to_string()));
+        }
+        let recon = Arc::new(recon);
         let oldest = (0..kept.entries.len()).min_by_key(|i| kept.entries[*i].used);
         if let Some(oldest) = oldest.filter(|_| kept.entries.len() >= MAX_PLANS) {
             let gone = kept.entries.remove(oldest);

@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 
 use crate::data::{Fault, FaultKind};
 use crate::ingest::LinePool;
-use crate::model::{Model, ModelError};
+use crate::model::{Denoiser, Model, ModelError};
 use crate::recon::{Calibrations, Keep};
 
 /// Calibrations that frames of one file may share.
@@ -97,6 +97,11 @@ impl Warm {
         });
         models.push(Arc::clone(&model));
         Ok(model)
+    }
+
+    /// A network that is a denoiser, or why there is none.
+    pub fn denoiser(&self, which: &str, threads: usize) -> Result<Arc<Denoiser>, ModelError> {
+        Ok(Arc::new(Denoiser::new(self.model(which, threads)?)?))
     }
 
     /// A pool of so many threads for the use of the caller alone.

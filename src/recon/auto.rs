@@ -92,6 +92,10 @@ pub(crate) fn choose(facts: &Facts<'_>, params: &ReconParams) -> Result<Choice, 
             check_maps(facts, "cg_sense")?;
             Ok(chosen(Method::CgSense, format!("asked for; {pattern}")))
         }
+        Method::Unrolled => {
+            check_maps(facts, "unrolled")?;
+            Ok(chosen(Method::Unrolled, format!("asked for; {pattern}")))
+        }
         Method::Auto if is_full => Ok(chosen(Method::Fft, pattern)),
         Method::Auto if facts.n_coils < 2 => Err(ReconError::Pattern {
             method: "auto",

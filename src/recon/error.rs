@@ -16,6 +16,9 @@ pub enum ReconError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// The network of `unrolled` failed.
+    #[error("the network failed: {0}")]
+    Network(String),
     /// The frame names an encoding that the header does not describe as Cartesian.
     #[error(
         "encoding {encoding_idx} is not a Cartesian encoding of this header ({n_encodings} encodings); \
@@ -136,6 +139,7 @@ impl ReconError {
     /// Whose fault it is.
     pub fn kind(&self) -> FaultKind {
         match self {
+            Self::Network(_) => FaultKind::Model,
             Self::Parameter { .. } | Self::Pattern { .. } => FaultKind::Protocol,
             Self::NoEncoding { .. } => FaultKind::Unsupported,
             Self::NoLines { .. }

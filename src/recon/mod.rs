@@ -31,6 +31,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tikhonov;
+pub mod unrolled;
 
 pub use error::ReconError;
 pub use known::{Calibrations, Keep};
@@ -64,6 +65,8 @@ pub struct Recon {
     sense: Option<sense::Sense>,
     /// Where operators that have kernels run; otherwise on the CPU.
     card: Option<Card>,
+    /// Of `unrolled`.
+    network: Option<unrolled::Network>,
     partial_fourier: partial_fourier::Plan,
     /// z, y, x.
     axes: [interpolate::Axis; 3],
@@ -134,7 +137,7 @@ impl Recon {
             _ => None,
         };
         let sense = match choice.method {
-            Method::Sense | Method::CgSense => {
+            Method::Sense | Method::CgSense | Method::Unrolled => {
                 let solver = Self::sense_params_of(params, frame);
                 Some(sense::Sense::plan(&frame.kspace, &solver)?)
             }
@@ -197,6 +200,7 @@ impl Recon {
             window,
             sense,
             card,
+            network: None,
             partial_fourier,
             axes,
             map_axes,
@@ -209,6 +213,13 @@ impl Recon {
         plan.recipes = plan.describe(not_on_a_card.as_deref());
         plan.check_memory(device)?;
         Ok(plan)
+    }
+
+    /// With the network of `unrolled`, or why there is none: then SENSE images go out, marked.
+    #[must_use]
+    pub fn with_network(mut self, network: unrolled::Network) -> Self {
+        self.network = Some(network);
+        self
     }
 
     /// What was decided and why, in the order in which it runs.

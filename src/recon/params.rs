@@ -11,6 +11,7 @@ use super::grappa::GrappaParams;
 use super::intensity::IntensityParams;
 use super::partial_fourier::PartialFourierParams;
 use super::sense::SenseParams;
+use super::unrolled::UnrolledParams;
 
 /// Reconstruction method.
 #[derive(
@@ -29,6 +30,9 @@ pub enum Method {
     Sense,
     /// SENSE by conjugate gradients, for any mask, with sensitivity maps.
     CgSense,
+    /// SENSE, then cascades of a network and of data consistency. Without the network, or the noise, the SENSE image goes out,
+    /// marked.
+    Unrolled,
 }
 
 impl Method {
@@ -40,6 +44,7 @@ impl Method {
             Self::Grappa => "grappa",
             Self::Sense => "sense",
             Self::CgSense => "cg_sense",
+            Self::Unrolled => "unrolled",
         }
     }
 }
@@ -67,14 +72,16 @@ impl Default for OutputParams {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReconParams {
-    /// `auto`, `fft`, `grappa`, `sense` or `cg_sense`.
+    /// `auto`, `fft`, `grappa`, `sense`, `cg_sense` or `unrolled`.
     pub method: Method,
     /// Coil compression in front of everything else.
     pub compress: CompressParams,
-    /// Sensitivity maps for `sense`, `cg_sense` and `combine.method = "csm"`.
+    /// Sensitivity maps for `sense`, `cg_sense`, `unrolled` and `combine.method = "csm"`.
     pub csm: CsmParams,
-    /// The solver of `sense` and `cg_sense`.
+    /// The solver of `sense`, `cg_sense` and `unrolled`.
     pub sense: SenseParams,
+    /// Network and cascades of `unrolled`.
+    pub unrolled: UnrolledParams,
     /// GRAPPA calibration and application.
     pub grappa: GrappaParams,
     /// Coil combination of `fft` and `grappa`.
@@ -100,6 +107,14 @@ impl ReconParams {
     pub fn check(&self) -> Result<(), ReconError> {
         self.compress.check()?;
         self.grappa.check()?;
+        self.unrolled.check()?;
+        if self.method == Method::Unrolled && self.csm.n_sets != 1 {
+            return Err(ReconError::Parameter {
+                key: "csm.n_sets",
+                value: self.csm.n_sets.to_string(),
+                allowed: "1 for method = \"unrolled\"",
+            });
+        }
         self.partial_fourier.check()?;
         self.filter.check()?;
         self.combine.check()?;

@@ -18,8 +18,8 @@ use super::params::{Method, ReconParams};
 use super::partial_fourier::PartialFourierMethod;
 use super::sense::{Lambda, Sense, SenseParams};
 use super::tikhonov::{Outside, Wiener};
-use super::{Recon, auto, interpolate};
-use crate::data::{Csm, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
+use super::{Recon, auto, interpolate, unrolled};
+use crate::data::{Csm, Denoised, Frame, Intensity, KSpace, Note, Provenance, ReconImage, Step};
 use crate::num::fft::{Direction, fft3};
 
 /// Images on the grid of k-space, with the variance of their noise.
@@ -31,6 +31,8 @@ pub(crate) struct OnGrid {
     pub(crate) gfactor: Option<Vec<f32>>,
     pub(crate) csm: Option<Arc<Csm>>,
     pub(crate) is_rss: bool,
+    /// What a network took away, and the error that is left.
+    pub(crate) denoised: Option<Denoised>,
 }
 
 /// Combination weights, `[coil, z, y, x]`, and the maps that were made on the way.
@@ -91,6 +93,7 @@ impl Recon {
             Method::Grappa => self.grappa(frame, calibration, known, &mut log)?,
             Method::Fft | Method::Auto => self.fft(frame, calibration, known, &mut log)?,
             Method::Sense | Method::CgSense => self.sense(frame, calibration, known, &mut log)?,
+            Method::Unrolled => self.unrolled(frame, calibration, known, &mut log)?,
         };
         self.finish(frame, grid, log)
     }
@@ -210,6 +213,7 @@ impl Recon {
                 gfactor: None,
                 csm: None,
                 is_rss: false,
+                denoised: None,
             });
         }
         let (weights, csm) = self.combination(calibration, known, log)?;
@@ -275,6 +279,7 @@ impl Recon {
             gfactor,
             csm,
             is_rss,
+            denoised: None,
         }
     }
 
@@ -333,6 +338,10 @@ impl Recon {
         };
         let sense = replanned.as_ref().unwrap_or(sense);
         let (lambda, chosen) = match self.params.sense.lambda {
+            _ if self.choice.method == Method::Unrolled => (
+                self.params.unrolled.start_lambda,
+                format!("lambda {:e}, a start", self.params.unrolled.start_lambda),
+            ),
             Lambda::Fixed(lambda) => (lambda, format!("lambda {lambda:e}, asked for")),
             Lambda::Auto => {
                 let acs = self.acs(calibration, Some(self.params.combine.centre));
@@ -389,7 +398,92 @@ impl Recon {
             }),
             csm: Some(csm),
             is_rss: n_sets > 1,
+            denoised: None,
         })
+    }
+
+    /// SENSE, then the cascades; where these cannot be, SENSE and a mark.
+    fn unrolled(
+        &self,
+        frame: &Frame,
+        calibration: &Frame,
+        known: Known<'_>,
+        log: &mut Log,
+    ) -> Result<OnGrid, ReconError> {
+        let mut grid = self.sense(frame, calibration, known, log)?;
+        let plain = |why: &str| format!("no cascades, the image is that of SENSE: {why}");
+        let network = match &self.network {
+            Some(Ok(network)) => network,
+            Some(Err(why)) => {
+                log.note("unrolled_failed", plain(&why.replace('\n', ";")));
+                return Ok(grid);
+            }
+            None => {
+                return Err(ReconError::Bug(
+                    "unrolled was chosen without a network".into(),
+                ));
+            }
+        };
+        if !frame.is_whitened || !self.params.sense.noise_map {
+            log.note(
+                "unrolled_skipped",
+                plain("the noise of its voxels is not known; noise readouts and sense.noise_map are needed"),
+            );
+            return Ok(grid);
+        }
+        let Some(csm) = grid.csm.clone() else {
+            return Err(ReconError::Bug("sense gave no maps".into()));
+        };
+        let (params, kspace) = (&self.params.unrolled, &frame.kspace);
+        let sense = Sense::plan(kspace, &Self::sense_params_of(&self.params, frame))?;
+        // As the solver had it; where the maps are zero nothing is known.
+        let share = self.fill_extent.len() as f32 / (self.shape.pe2 * self.shape.pe1) as f32;
+        let n = grid.variance.len();
+        let noise: Vec<f32> = (grid.variance.iter().enumerate())
+            .map(|(i, v)| {
+                let is_seen = (0..csm.n_coils).any(|c| csm.maps[c * n + i] != Complex32::ZERO);
+                if is_seen { (v * share).sqrt() } else { 0.0 }
+            })
+            .collect();
+        let start = (grid.images.as_slice(), noise.as_slice());
+        let made = unrolled::run(network, params, &sense, (kspace, &*csm), start, self.grid());
+        let made = match made {
+            Ok(made) => made,
+            Err(e) => {
+                log.note("unrolled_failed", plain(&e.to_string().replace('\n', ";")));
+                return Ok(grid);
+            }
+        };
+        let model = network.model();
+        let id = model.manifest().id();
+        log.step(
+            "recon/unrolled",
+            format!(
+                "{} cascades of {id} on {} and SENSE; lines {:.3} standard deviations of their noise from the image",
+                params.cascades,
+                model.runtime(),
+                made.distance
+            ),
+        );
+        log.note(
+            "denoised",
+            format!(
+                "by the network {id} in {} cascades; noise_std and snr are those of SENSE",
+                params.cascades
+            ),
+        );
+        let removed = grid
+            .images
+            .iter()
+            .zip(&made.voxels)
+            .map(|(a, b)| a - b)
+            .collect();
+        grid.images = made.voxels;
+        grid.denoised = Some(Denoised {
+            removed,
+            sigma: made.sigma,
+        });
+        Ok(grid)
     }
 
     fn grappa(
@@ -481,6 +575,7 @@ impl Recon {
                 None
             },
             is_rss: false,
+            denoised: None,
         })
     }
 
@@ -597,6 +692,7 @@ impl Recon {
             gfactor,
             csm,
             is_rss,
+            mut denoised,
         } = grid;
         let has_noise = frame.is_whitened && (self.sense.is_none() || self.params.sense.noise_map);
         if let Some(method) = self.partial_fourier.method() {
@@ -622,6 +718,10 @@ impl Recon {
         let is_identity = self.axes.iter().all(interpolate::Axis::is_identity);
         if !is_identity {
             images = interpolate::images(&self.axes, images);
+            denoised = denoised.map(|d| Denoised {
+                removed: interpolate::images(&self.axes, d.removed),
+                sigma: interpolate::smooth_map(&self.axes, &d.sigma),
+            });
             log.step("recon/interpolate", &self.interpolation);
         }
         let [nz, ny, nx] = [
@@ -666,12 +766,16 @@ impl Recon {
             }
         }
         if self.params.intensity_correction.enabled {
-            super::intensity::correct(
+            let gains = super::intensity::correct(
                 &mut voxels,
                 noise_std.as_deref_mut(),
                 [nz, ny, nx],
                 &self.params.intensity_correction,
             );
+            if let (Some(d), Some(gains)) = (&mut denoised, gains) {
+                d.removed.iter_mut().zip(&gains).for_each(|(v, g)| *v *= *g);
+                d.sigma.iter_mut().zip(&gains).for_each(|(s, g)| *s *= g);
+            }
             log.step(
                 "recon/intensity_correction",
                 format!("{:?}", self.params.intensity_correction),
@@ -695,7 +799,7 @@ impl Recon {
             noise_std,
             gfactor,
             finer: [2, 1, 0].map(|a| self.axes[a].finer()),
-            denoised: None,
+            denoised,
             csm: csm
                 .filter(|_| self.params.outputs.csm)
                 .map(|c| self.maps_of_image(Arc::unwrap_or_clone(c))),

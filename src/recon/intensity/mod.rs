@@ -49,13 +49,13 @@ impl IntensityParams {
     }
 }
 
-/// Divides image and noise by the smoothed magnitude, relative to its largest value.
+/// Divides image and noise by the smoothed magnitude, relative to its largest value; returns what they were multiplied with.
 pub(crate) fn correct(
     voxels: &mut [Complex32],
     noise_std: Option<&mut [f32]>,
     dims: [usize; 3],
     params: &IntensityParams,
-) {
+) -> Option<Vec<f32>> {
     let mut profile: Vec<f32> = voxels.iter().map(|v| v.norm()).collect();
     for axis in 0..3 {
         smooth(&mut profile, dims, axis, params.width);
@@ -63,7 +63,7 @@ pub(crate) fn correct(
     let largest = profile.iter().copied().fold(0.0f32, f32::max);
     let least = largest / params.max_gain as f32;
     if least.is_nan() || least <= 0.0 {
-        return;
+        return None;
     }
     // Gain 1 where the profile is largest.
     let gains: Vec<f32> = profile.iter().map(|p| largest / p.max(least)).collect();
@@ -75,6 +75,7 @@ pub(crate) fn correct(
             *v *= g;
         }
     }
+    Some(gains)
 }
 
 /// Gaussian along one axis, full width at half maximum `width` of the axis, edges repeated.

@@ -24,6 +24,7 @@ mod compress;
 mod cuda;
 mod lattice;
 mod noise;
+mod prior;
 mod solver;
 mod value;
 
@@ -187,6 +188,8 @@ pub struct SenseImage {
 pub struct Sense {
     shape: Shape,
     lines: Vec<Line>,
+    /// Measured samples of a readout.
+    ro_range: std::ops::Range<usize>,
     lattice: lattice::Folding,
     params: SenseParams,
     recipe: Recipe,
@@ -265,6 +268,7 @@ impl Sense {
         Ok(Self {
             shape,
             lines: kspace.lines.clone(),
+            ro_range: kspace.ro_range.clone(),
             lattice,
             params: params.clone(),
             recipe,
@@ -314,6 +318,18 @@ impl Sense {
         csm: &Csm,
         lambda: f32,
     ) -> Result<SenseImage, SenseError> {
+        self.check(kspace, csm)?;
+        Ok(solver::run(
+            &self.lattice,
+            kspace,
+            csm,
+            &self.params,
+            lambda,
+        ))
+    }
+
+    /// Are these the lines that were planned for, and maps of their grid?
+    fn check(&self, kspace: &KSpace, csm: &Csm) -> Result<(), SenseError> {
         let shape = self.shape;
         if csm.n_coils != shape.coil
             || csm.matrix != [shape.pe2, shape.pe1, shape.ro]
@@ -332,12 +348,6 @@ impl Sense {
                 found: kspace.lines.len(),
             });
         }
-        Ok(solver::run(
-            &self.lattice,
-            kspace,
-            csm,
-            &self.params,
-            lambda,
-        ))
+        Ok(())
     }
 }

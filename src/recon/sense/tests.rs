@@ -623,3 +623,98 @@ fn noise_map_is_that_of_the_whole_reconstruction_for_irregular_masks() {
         assert!(twin[1] < 0.9, "{what}: {twin:?}");
     }
 }
+
+/// Data consistency, by its own definition: at the minimum the gradient is zero.
+#[test]
+fn between_lines_and_a_prior_is_where_the_gradient_vanishes() {
+    let (coils, n1, nx) = (4, 24, 10);
+    let mut rng = Rng::new(5);
+    let mut draw = |n: usize| rng.complex(n);
+    let shape = crate::data::Shape {
+        coil: coils,
+        pe2: 1,
+        pe1: n1,
+        ro: nx,
+    };
+    let csm = Csm {
+        n_sets: 1,
+        n_coils: coils,
+        matrix: [1, n1, nx],
+        maps: draw(coils * n1 * nx).iter().map(|v| v * 0.5).collect(),
+    };
+    let prior = draw(n1 * nx);
+    let error: Vec<f32> = (0..n1 * nx)
+        .map(|i| {
+            if i == 7 {
+                0.0
+            } else {
+                0.2 + 0.1 * (i % 9) as f32
+            }
+        })
+        .collect();
+    // A lattice, and a mask without one; some lines measured twice.
+    for lines in [
+        [0usize, 3, 6, 9, 12, 15, 18, 21],
+        [1, 2, 5, 11, 12, 13, 14, 20],
+    ] {
+        let lines: Vec<crate::data::Line> = lines
+            .iter()
+            .map(|&pe1| crate::data::Line {
+                pe2: 0,
+                pe1: pe1 as u32,
+                averages: 1 + u32::from(pe1 == 12),
+            })
+            .collect();
+        let kspace = KSpace {
+            shape,
+            ro_range: 2..nx,
+            samples: (draw(coils * lines.len() * nx).into_iter().enumerate())
+                .map(|(i, v)| if i % nx < 2 { Complex32::ZERO } else { v })
+                .collect(),
+            lines,
+        };
+        // The solver takes a readout as whole: so does the definition here.
+        let kspace = KSpace {
+            ro_range: 0..nx,
+            ..kspace
+        };
+        let sense = Sense::plan(&kspace, &ACCURATE).unwrap();
+        let x = sense.between(&kspace, &csm, &prior, &error).unwrap();
+        let gradient = |x: &[Complex32], error: &[f32]| -> f64 {
+            let mut off = sense.lines_of(x, &csm);
+            for (i, (o, y)) in off.samples.iter_mut().zip(&kspace.samples).enumerate() {
+                *o = (*o - y) * kspace.lines[i / nx % kspace.lines.len()].averages as f32;
+            }
+            let mut images = off.to_grid();
+            crate::num::fft::fft2(&mut images, n1, nx, Direction::Inverse);
+            let n = n1 * nx;
+            let of = |i: usize| {
+                let data: Complex32 = (0..coils)
+                    .map(|c| csm.maps[c * n + i].conj() * images[c * n + i])
+                    .sum();
+                data * error[i] * error[i] + x[i] - prior[i]
+            };
+            (0..n)
+                .map(|i| f64::from(of(i).norm_sqr()))
+                .sum::<f64>()
+                .sqrt()
+        };
+        assert!(gradient(&x, &error) < 1e-4, "{}", gradient(&x, &error));
+        assert_eq!(x[7], prior[7]);
+        // Wrong twins: the prior itself, and one error for all voxels.
+        assert!(gradient(&prior, &error) > 1.0);
+        let same = sense
+            .between(&kspace, &csm, &prior, &vec![0.6; n1 * nx])
+            .unwrap();
+        assert!(gradient(&same, &error) > 0.5);
+        // A sure prior stays, an unsure one follows the lines.
+        let sure = sense
+            .between(&kspace, &csm, &prior, &vec![1e-4; n1 * nx])
+            .unwrap();
+        assert!(nrmse(&sure, &prior) < 1e-4);
+        let unsure = sense
+            .between(&kspace, &csm, &prior, &vec![1e3; n1 * nx])
+            .unwrap();
+        assert!(sense.distance(&kspace, &csm, &unsure) < sense.distance(&kspace, &csm, &sure));
+    }
+}
