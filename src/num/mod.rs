@@ -6,6 +6,7 @@ pub mod fft;
 pub mod lanes;
 pub mod linalg;
 pub mod linop;
+pub mod nufft;
 pub mod rng;
 pub mod solve;
 pub mod testing;
