@@ -18,6 +18,7 @@ use cauda::device::Device;
 use cauda::ingest::{Ingest, IngestParams};
 use cauda::num::fft::{Direction, fft2};
 use cauda::num::linalg::mix;
+use cauda::num::nufft::Nufft;
 use cauda::recon::compress::{CompressMethod, CompressParams};
 use cauda::recon::csm::{CsmParams, maps};
 use cauda::recon::grappa::Apply;
@@ -63,6 +64,13 @@ fn npy(path: &Path) -> Npy {
 }
 
 impl Npy {
+    fn real(&self) -> Vec<f32> {
+        assert_eq!(self.kind, "<f4");
+        self.bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
+    }
     fn complex(&self) -> Vec<Complex32> {
         assert_eq!(self.kind, "<c8");
         let float = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
@@ -331,6 +339,28 @@ fn whiten(job: &Job) {
     }
 }
 
+/// `type=1`, samples to images, or `type=2`; planned before the clock starts, as the peers are.
+fn nufft(job: &Job) {
+    let (images, samples) = (job.array("images"), job.array("samples"));
+    let trajectory = job.array("trajectory").real();
+    let tolerance = job.options["tolerance"].parse().unwrap();
+    let nufft = Nufft::plan(&trajectory, &images.shape[1..], tolerance).unwrap();
+    eprintln!("{:?}", nufft.recipe());
+    let (mut images, mut samples) = (images.complex(), samples.complex());
+    let is_adjoint = job.options["type"] == "1";
+    serve(job, || {
+        if is_adjoint {
+            nufft.adjoint(&samples, &mut images).unwrap();
+        } else {
+            nufft.forward(&images, &mut samples).unwrap();
+        }
+        Vec::new()
+    });
+    if let Some(path) = job.options.get("out").filter(|p| !p.is_empty()) {
+        write_npy(Path::new(path), if is_adjoint { &images } else { &samples });
+    }
+}
+
 /// All samples of a slice calibrate and are compressed, as the peer's are.
 fn compress(job: &Job) {
     let (_, frame) = frame(job);
@@ -388,6 +418,7 @@ fn main() {
     let job = Job { words, options };
     match op.as_str() {
         "fft" => fft(&job),
+        "nufft" => nufft(&job),
         "read" => read(&job),
         "ingest" => ingest(&job),
         "espirit" => espirit(&job),

@@ -40,6 +40,27 @@ fn transforms_are_scipys() {
 }
 
 #[test]
+fn non_uniform_transforms_are_finuffts() {
+    use cauda::num::nufft::Nufft;
+    let golden = Golden::open("nufft");
+    for case in ["2d", "3d"] {
+        let (_, k) = golden.real(&format!("trajectory_{case}"));
+        let array = |what: &str| golden.complex(&format!("{what}_{case}"));
+        let ((shape, mut images), (_, mut samples)) = (array("images"), array("samples"));
+        let ((_, forward), (_, adjoint)) = (array("forward"), array("adjoint"));
+        let (from_images, from_samples) = (images.clone(), samples.clone());
+        for tolerance in [1e-3, 1e-4, 1e-5, 1e-6] {
+            let nufft = Nufft::plan(&k, &shape[1..], tolerance).unwrap();
+            nufft.forward(&from_images, &mut samples).unwrap();
+            nufft.adjoint(&from_samples, &mut images).unwrap();
+            let worst = distance(&samples, &forward).max(distance(&images, &adjoint));
+            let limit = golden.number("of_tolerance") * tolerance;
+            assert!(worst <= limit, "{case} {tolerance:.0e}: {worst:.2e}");
+        }
+    }
+}
+
+#[test]
 fn noise_and_whitening_are_barts() {
     use cauda::ingest::{Dwell, noise_covariance, whitening};
     let golden = Golden::open("whitening");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times Cauda beside its peers: same input, same machine, same run, two threads, turn by turn.
 
-Usage: run.py [--quick] [--out DIR] [DEMAND ...]      DEMAND: whole cg_any cg_regular grappa espirit linear fft read (default all)
+Usage: run.py [--quick] [--out DIR] [DEMAND ...]      DEMAND: whole cg_any cg_regular grappa espirit linear fft nufft read (default all)
 One command; everything else is built or simulated on the way. Holds /tmp/bench.lock. Results: table.md, raw.csv and
 machine.txt in benches/results/<date>-<machine>/. Times are seconds, best and median of the turns after one warm-up that
 is not counted (plans, imports, FFTW planning, network of threads). A turn is as many runs in a row as fill TURN_S, at
@@ -313,8 +313,36 @@ def bench_whole(reps):
             ROWS.append(dict(what=f"whole job, {label}", who="peak memory / k-space", best=res["cauda"]["rss"] / ks, median=res["cauda"]["rss"] / ks, target="<= 2.5"))
 
 
+def bench_nufft(reps):
+    """Golden-angle radial, 256x256, 400 spokes x 512, 16 coils, tolerance 1e-3; everybody has planned before. Errors against
+    double precision finufft at 1e-12, relative, all coils."""
+    import finufft, bartorch, torch
+    n, spokes, ro, coils, tol = 256, 400, 512, 16, 1e-3
+    d = os.path.join(INPUTS, "nufft"); os.makedirs(d, exist_ok=True)
+    angle = np.arange(spokes)[:, None] * np.pi * (np.sqrt(5) - 1) / 2; r = (np.arange(ro) - ro / 2) / ro * n
+    k = np.stack([(r * np.cos(angle)).ravel(), (r * np.sin(angle)).ravel()], 1).astype(np.float32)
+    g = np.random.default_rng(1); noise = lambda *s: (g.standard_normal(s) + 1j * g.standard_normal(s)).astype(np.complex64)
+    images, samples = noise(coils, n, n), noise(coils, len(k))
+    for name, x in (("trajectory", k), ("images", images), ("samples", samples)): np.save(os.path.join(d, name + ".npy"), x)
+    x, y = (2 * np.pi / n * k.astype(np.float64)).T
+    k3 = torch.from_numpy(np.concatenate([k, 0 * k[:, :1]], 1)[None].copy()); im3, s3 = torch.from_numpy(images[:, None]), torch.from_numpy(samples[:, None, :, None].copy())
+    peer_adjoint = lambda: bartorch.nufft_adjoint(s3, k3, image_shape=(1, n, n)).numpy()
+    for kind, given, shape in ((1, samples, (coils, n, n)), (2, images, samples.shape)):
+        sign = 1 if kind == 1 else -1
+        exact = finufft.Plan(kind, (n, n), coils, 1e-12, sign, "complex128"); exact.setpts(y, x); truth = exact.execute(given.astype(np.complex128)) / n
+        error = lambda out: dict(error=float(np.linalg.norm(np.asarray(out).reshape(shape) - truth) / np.linalg.norm(truth)))
+        unitary = given / np.float32(n)   # finufft does not scale: what it gets is scaled, off the clock
+        contenders = [ours("nufft", d, f"type={kind}", f"tolerance={tol}", out=True)]
+        for upsampling in (2.0, 1.25):
+            plan = finufft.Plan(kind, (n, n), coils, tol, sign, "complex64", nthreads=2, upsampfac=upsampling); plan.setpts(y.astype(np.float32), x.astype(np.float32))
+            out = np.empty(shape, np.complex64)   # neither side pays for fresh memory
+            contenders.append(Call(f"finufft, upsampling {upsampling}", lambda plan=plan, out=out: plan.execute(unitary, out=out)))
+        contenders.append(Call("bartorch", peer_adjoint if kind == 1 else lambda: bartorch.nufft(im3, k3).numpy()))
+        race(f"NUFFT type {kind}, 256x256x16, 400 x 512", contenders, reps, error, {c.name: ">= 1" for c in contenders[1:]})
+
+
 PEER_SLICES, QUICK = 0, False
-DEMANDS = dict(fft=bench_fft, linear=bench_linear, espirit=bench_espirit, grappa=bench_grappa, cg_any=bench_cg_any, cg_regular=bench_cg_regular, read=bench_read, whole=bench_whole)
+DEMANDS = dict(fft=bench_fft, nufft=bench_nufft, linear=bench_linear, espirit=bench_espirit, grappa=bench_grappa, cg_any=bench_cg_any, cg_regular=bench_cg_regular, read=bench_read, whole=bench_whole)
 
 
 def main():

@@ -87,8 +87,7 @@ impl Axis {
                 || vec![Lanes::ZERO; COLUMNS * self.size],
                 |buffer, (task, rows)| {
                     self.columns(from, inner, task * COLUMNS, rows.len() / self.n, buffer);
-                    for (row, column) in
-                        rows.chunks_exact_mut(self.n).zip(buffer.chunks(self.size))
+                    for (row, column) in rows.chunks_exact_mut(self.n).zip(buffer.chunks(self.size))
                     {
                         self.voxels(column, row);
                     }
@@ -175,7 +174,13 @@ impl Axes {
     }
 
     /// Up to eight images `[coil, z, y, x]` to the grid, rows of length `pitch`, in `grid`.
-    pub(super) fn up(&self, images: &[Complex32], grid: &mut [Lanes], other: &mut [Lanes], pitch: usize) {
+    pub(super) fn up(
+        &self,
+        images: &[Complex32],
+        grid: &mut [Lanes],
+        other: &mut [Lanes],
+        pitch: usize,
+    ) {
         let (x, y) = (&self.0[0], &self.0[1]);
         let n_rows = self.voxels() / x.n;
         match self.0.get(2) {
@@ -201,7 +206,12 @@ impl Axes {
         to.par_chunks_mut(COLUMNS * x.size)
             .enumerate()
             .for_each_init(
-                || (vec![Complex32::ZERO; LANES * x.n], vec![Lanes::ZERO; x.size]),
+                || {
+                    (
+                        vec![Complex32::ZERO; LANES * x.n],
+                        vec![Lanes::ZERO; x.size],
+                    )
+                },
                 |(rows, column), (task, to)| {
                     for (c, to) in to.chunks_exact_mut(x.size).enumerate() {
                         let r = task * COLUMNS + c;
@@ -256,7 +266,12 @@ impl Axes {
             }
         }
         tasks.into_par_iter().enumerate().for_each_init(
-            || (vec![Complex32::ZERO; LANES * x.n], vec![Lanes::ZERO; COLUMNS * x.size]),
+            || {
+                (
+                    vec![Complex32::ZERO; LANES * x.n],
+                    vec![Lanes::ZERO; COLUMNS * x.size],
+                )
+            },
             |(rows, buffer), (task, mut coils)| {
                 let first = task * COLUMNS;
                 let count = (n_rows - first).min(COLUMNS);

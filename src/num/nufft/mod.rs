@@ -39,13 +39,17 @@ pub use toeplitz::Toeplitz;
 #[non_exhaustive]
 pub enum NufftError {
     /// Neither two nor three axes, or an axis without voxels.
-    #[error("a NUFFT of shape {shape:?} was asked for; needed: two or three axes, each of at least one voxel")]
+    #[error(
+        "a NUFFT of shape {shape:?} was asked for; needed: two or three axes, each of at least one voxel"
+    )]
     Shape {
         /// What was asked for, slowest axis first.
         shape: Vec<usize>,
     },
     /// More than this machine can address.
-    #[error("a NUFFT of shape {shape:?} with {n_samples} samples is too large; try fewer voxels, or samples in parts")]
+    #[error(
+        "a NUFFT of shape {shape:?} with {n_samples} samples is too large; try fewer voxels, or samples in parts"
+    )]
     TooLarge {
         /// Voxels, slowest axis first.
         shape: Vec<usize>,
@@ -255,7 +259,9 @@ impl Nufft {
         };
         // Twice as fine and a little more along each axis, 64 bytes a cell, and indices of 32 bits.
         let largest = (shape.iter())
-            .try_fold(256usize, |p, n| p.checked_mul(n.checked_mul(3)?.max(2 * SMALLEST)))
+            .try_fold(256usize, |p, n| {
+                p.checked_mul(n.checked_mul(3)?.max(2 * SMALLEST))
+            })
             .filter(|bytes| isize::try_from(*bytes).is_ok());
         if largest.is_none() || u32::try_from(n_samples).is_err() {
             return Err(too_large());
@@ -350,7 +356,11 @@ impl Nufft {
     ///
     /// # Errors
     /// [`NufftError::Lengths`].
-    pub fn forward(&self, images: &[Complex32], samples: &mut [Complex32]) -> Result<(), NufftError> {
+    pub fn forward(
+        &self,
+        images: &[Complex32],
+        samples: &mut [Complex32],
+    ) -> Result<(), NufftError> {
         self.check(images.len(), samples.len())?;
         self.with_scratch(|grid, other| {
             let pitch = self.lattice.pitch();
@@ -372,7 +382,11 @@ impl Nufft {
     ///
     /// # Errors
     /// [`NufftError::Lengths`].
-    pub fn adjoint(&self, samples: &[Complex32], images: &mut [Complex32]) -> Result<(), NufftError> {
+    pub fn adjoint(
+        &self,
+        samples: &[Complex32],
+        images: &mut [Complex32],
+    ) -> Result<(), NufftError> {
         self.check(images.len(), samples.len())?;
         self.with_scratch(|grid, other| {
             for (samples, images) in samples
@@ -401,16 +415,19 @@ impl Nufft {
             (grid, to) = (rest, rest_to);
             tasks.push((slab, cells, voxels));
         }
-        tasks.into_par_iter().with_max_len(1).for_each(|(slab, cells, voxels)| {
-            l.spread(slab, samples, cells);
-            let mut buffer = vec![Lanes::ZERO; axis.size];
-            for (row, to) in cells
-                .chunks_exact(pitch)
-                .zip(voxels.chunks_exact_mut(axis.n))
-            {
-                axis.row_down(row, &mut buffer, to);
-            }
-        });
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(slab, cells, voxels)| {
+                l.spread(slab, samples, cells);
+                let mut buffer = vec![Lanes::ZERO; axis.size];
+                for (row, to) in cells
+                    .chunks_exact(pitch)
+                    .zip(voxels.chunks_exact_mut(axis.n))
+                {
+                    axis.row_down(row, &mut buffer, to);
+                }
+            });
     }
 
     fn check(&self, images: usize, samples: usize) -> Result<(), NufftError> {

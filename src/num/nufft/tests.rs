@@ -161,7 +161,10 @@ fn is_the_sum_of_the_definition_within_the_tolerance() {
         for (tolerance, oversampling) in [(1e-2, 1.25), (1e-3, 1.25), (1e-3, 2.0)] {
             let nufft = Nufft::plan_on(&case.k, shape, tolerance, &[oversampling]).unwrap();
             let error = case.error(&nufft);
-            assert!(error <= tolerance, "{shape:?} on {oversampling}: {error:.2e}");
+            assert!(
+                error <= tolerance,
+                "{shape:?} on {oversampling}: {error:.2e}"
+            );
         }
     }
 }
@@ -184,7 +187,6 @@ fn the_farthest_corner_keeps_the_tolerance_too() {
                     continue;
                 };
                 let error = nrmse(&case.run(&nufft)[0], &truth);
-                eprintln!("{shape:?} {tolerance:.0e} {oversampling} {} {error:.2e}", nufft.lattice.width);
                 assert!(
                     error <= tolerance,
                     "{shape:?} {tolerance:.0e} on {oversampling}: {error:.2e}"
