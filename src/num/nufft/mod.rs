@@ -182,10 +182,10 @@ fn choose(
                 .map(|(size, n)| *size as f64 / *n as f64)
                 .collect();
             let width = Window::narrowest(error, &ratios)?;
-            // In cells of a window; what a cell of the grid costs was measured.
+            // In cells of a window. What a cell of the grid costs was measured: 13 going back, 20 going forward.
             let cells: f64 = sizes.iter().map(|s| *s as f64).product();
             let window = (width as f64).powi(sizes.len() as i32);
-            let cost = n_samples as f64 * window + 10.0 * cells;
+            let cost = n_samples as f64 * window + 15.0 * cells;
             Some(Choice {
                 sizes,
                 width,

@@ -4,6 +4,10 @@
 //! bins of the grid, and every slab of the grid belongs to one task, which takes from a sample only what falls into its
 //! slab: no locks, and every cell is summed in an order that the plan fixed. The last axis has its first cells again
 //! behind its last, so that only rows wrap.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an index into the weights is also one into rows, which wrap"
+)]
 
 use num_complex::Complex32;
 use rayon::prelude::*;
@@ -206,7 +210,6 @@ impl<const W: usize, const P: usize> Kernel for Spread<'_, W, P> {
             let index = *index as usize;
             let point = &l.points[index];
             let [slow, mid, fast] = point.first.map(|v| v as usize);
-            // The rows of the window that are ours: at most two runs of them.
             let is_ours = |j: usize| {
                 let row = slow + j;
                 rows.contains(&if row >= n_slow { row - n_slow } else { row })
