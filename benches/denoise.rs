@@ -1,12 +1,13 @@
 //! The network that ships on one 320 x 320 slice, two threads: ONNX Runtime by itself, and the whole stage around it (parts,
-//! tiles, mixing, guard, marks), whose overhead is the difference; and loading it. Throughput is slices.
+//! tiles, mixing, guard, marks), whose overhead is the difference; libtorch by itself, where CAUDA_TORCH names the plug-in (with
+//! OMP_WAIT_POLICY=PASSIVE, as the program has it); and loading it. Throughput is slices.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use cauda::data::{AcquisitionStamps, FrameKey, Geometry, Intensity, Provenance, ReconImage};
 use cauda::denoise::{Beside, Denoise, DenoiseParams};
-use cauda::model::{Input, Model};
+use cauda::model::{Input, Model, RuntimeKind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex32;
 
@@ -54,7 +55,7 @@ fn image() -> ReconImage {
 
 fn slices(c: &mut Criterion) {
     // Without ONNX Runtime (scripts/onnxruntime.sh) there is nothing to measure.
-    let Ok(model) = Model::load("denoiser", THREADS) else {
+    let Ok(model) = Model::load("denoiser", RuntimeKind::Onnx, THREADS) else {
         return;
     };
     let model = Arc::new(model);
@@ -66,27 +67,33 @@ fn slices(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let planes: Vec<f32> = (0..6 * N * N).map(|i| (i % 97) as f32 * 0.2).collect();
     let gfactor = vec![1.0; N * N];
+    let inputs = [
+        Input {
+            name: "image",
+            shape: &[1, 6, N, N],
+            data: &planes,
+        },
+        Input {
+            name: "gfactor",
+            shape: &[1, 1, N, N],
+            data: &gfactor,
+        },
+        Input {
+            name: "noise",
+            shape: &[1],
+            data: &[1.0],
+        },
+    ];
     group.bench_function("cpu/onnxruntime_alone", |b| {
-        b.iter(|| {
-            model.run(black_box(&[
-                Input {
-                    name: "image",
-                    shape: &[1, 6, N, N],
-                    data: &planes,
-                },
-                Input {
-                    name: "gfactor",
-                    shape: &[1, 1, N, N],
-                    data: &gfactor,
-                },
-                Input {
-                    name: "noise",
-                    shape: &[1],
-                    data: &[1.0],
-                },
-            ]))
-        });
+        b.iter(|| model.run(black_box(&inputs)));
     });
+    // As scripts/torch.sh leaves it.
+    let script = "target/torch/model.toml";
+    if let Ok(model) = Model::load(script, RuntimeKind::Torch, THREADS) {
+        group.bench_function("cpu/libtorch_alone", |b| {
+            b.iter(|| model.run(black_box(&inputs)));
+        });
+    }
     let image = image();
     let beside = voxels();
     group.bench_function("cpu/stage", |b| {
@@ -106,7 +113,7 @@ fn slices(c: &mut Criterion) {
     });
     group.finish();
     c.bench_function("denoise/load/cpu", |b| {
-        b.iter(|| Model::load("denoiser", THREADS));
+        b.iter(|| Model::load("denoiser", RuntimeKind::Onnx, THREADS));
     });
 }
 

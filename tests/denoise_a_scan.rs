@@ -1,8 +1,9 @@
 //! Noise goes, and nothing else does without a word: to the reader of an image that a network has touched, and to whoever
 //! waits for one when the network cannot be had.
 //!
-//! Through the binary. ONNX Runtime comes by `scripts/test.sh`.
+//! Through the binary. ONNX Runtime comes by `scripts/test.sh`; libtorch, if it is to be tested, by `scripts/torch.sh`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ismrmrd::{Limits, Meta};
@@ -181,6 +182,57 @@ fn over_the_wire_come_the_same_denoised_images_in_order() {
     }
 }
 
+/// Reconstructs `scan.h5` to `out.npy` with `[denoise]` of this model, run-time and library.
+fn denoised(dir: &Path, model: &str, runtime: &str, library: &Path) -> serde_json::Value {
+    let variable = match runtime {
+        "torch" => "CAUDA_TORCH",
+        _ => "CAUDA_ONNXRUNTIME",
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cauda"));
+    command
+        .args("recon scan.h5 -o out.npy --json --force --set".split(' '))
+        .args([&format!("denoise.model={model}"), "--set"])
+        .arg(format!("denoise.runtime={runtime}"))
+        .current_dir(dir)
+        .env("HDF5_USE_FILE_LOCKING", "FALSE");
+    if library != Path::new("") {
+        command.env(variable, library);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{model}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The plug-in of `src/model/tests/fake_plugin.c`.
+fn fake_plugin(dir: &Path, name: &str, option: &str) -> PathBuf {
+    let source = crate::support::root().join("src/model/tests/fake_plugin.c");
+    let path = dir.join(name);
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", option, "-o"])
+        .args([&path, &source])
+        .status();
+    assert!(status.unwrap().success());
+    path
+}
+
+/// A manifest whose TorchScript is these bytes.
+fn write_script(folder: &Path, bytes: &str) {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |s, b| s + &format!("{b:02x}"));
+    let shipped = crate::support::root().join("src/model/shipped/denoiser/model.toml");
+    let mut manifest = std::fs::read_to_string(shipped).unwrap();
+    manifest += &format!(
+        "\n[torchscript]\nfile = \"model.pt\"\nsha256 = \"{digest}\"\n\
+         inputs = [\"noise\", \"image\", \"gfactor\"]\noutputs = [\"sigma\", \"denoised\"]\n"
+    );
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("model.toml"), manifest).unwrap();
+    std::fs::write(folder.join("model.pt"), bytes).unwrap();
+}
+
 /// Whatever is wrong with the network, the image goes out as measured, and says why.
 #[test]
 fn without_a_network_the_plain_image_goes_out_marked() {
@@ -196,33 +248,39 @@ fn without_a_network_the_plain_image_goes_out_marked() {
     let mut weights = std::fs::read(shipped.join("model.onnx")).unwrap();
     weights[5000] ^= 1;
     std::fs::write(dir.join("mine/model.onnx"), &weights).unwrap();
-    for (model, library, says) in [
+    write_script(&dir.join("refused"), "no module");
+    write_script(&dir.join("failing"), "error");
+    write_script(&dir.join("changed"), "error");
+    std::fs::write(dir.join("changed/model.pt"), "errer").unwrap();
+    let fake = fake_plugin(dir, "fake.so", "-DABI=1");
+    let fake = fake.to_str().unwrap();
+    let newer = fake_plugin(dir, "newer.so", "-DABI=2");
+    let newer = newer.to_str().unwrap();
+    let (no_onnx, no_torch) = (
+        "ONNX Runtime is not here",
+        "libtorch plug-in cannot be used",
+    );
+    for (model, runtime, library, says) in [
+        ("denoiser", "onnx", "/nowhere/libonnxruntime.so", no_onnx),
+        ("denoiser", "onnx", "/bin/true", no_onnx),
+        ("nothing", "onnx", "", "there are: denoiser"),
+        ("no/model.toml", "onnx", "", "cannot read"),
+        ("mine/model.toml", "onnx", "", "digest"),
+        ("denoiser", "torch", fake, "no [torchscript]"),
+        ("changed/model.toml", "torch", fake, "digest"),
         (
-            "denoiser",
-            Some("/nowhere/libonnxruntime.so"),
-            "ONNX Runtime is not here",
+            "failing/model.toml",
+            "torch",
+            "/nowhere/plugin.so",
+            no_torch,
         ),
-        ("denoiser", Some("/bin/true"), "ONNX Runtime is not here"),
-        ("nothing", None, "there are: denoiser"),
-        ("no/model.toml", None, "cannot read"),
-        ("mine/model.toml", None, "digest"),
+        ("failing/model.toml", "torch", "/bin/true", no_torch),
+        ("failing/model.toml", "torch", "libm.so.6", no_torch),
+        ("failing/model.toml", "torch", newer, "of version 2"),
+        ("refused/model.toml", "torch", fake, "the fake refuses"),
+        ("failing/model.toml", "torch", fake, "the fake fails"),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cauda"));
-        let overlay = format!("denoise.model={model}");
-        command
-            .args([
-                "recon", "scan.h5", "-o", "out.npy", "--json", "--force", "--set",
-            ])
-            .arg(overlay)
-            .current_dir(dir)
-            .env("HDF5_USE_FILE_LOCKING", "FALSE");
-        if let Some(library) = library {
-            command.env("CAUDA_ONNXRUNTIME", library);
-        }
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{model}: {said}");
-        let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let result = denoised(dir, model, runtime, Path::new(library));
         assert!(
             note_codes(&result).contains(&"denoise_failed".to_owned()),
             "{result}"
@@ -241,6 +299,50 @@ fn without_a_network_the_plain_image_goes_out_marked() {
     }
     assert!(bits(&npy(&dir.join("a.npy"))) == bits(&npy(&dir.join("b.npy"))));
     assert!(bits(&npy(&dir.join("a.npy"))) != plain);
+}
+
+/// The bound that the key's meaning states.
+#[test]
+fn libtorch_gives_the_image_that_onnx_runtime_gives() {
+    let Some(torch) = crate::support::torch() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    good(dir, "simulate scan.h5 --preset small");
+    let model = torch.join("model.toml");
+    let image = |runtime: &str, threads: usize| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cauda"))
+            .args("recon scan.h5 -o out.npy -o out.h5 --force".split(' '))
+            .args("--set recon.intensity_correction.enabled=false --set".split(' '))
+            .arg(format!("denoise.model={}", model.display()))
+            .args(["--set", &format!("denoise.runtime={runtime}")])
+            .args(["--threads", &threads.to_string()])
+            .current_dir(dir)
+            .env("HDF5_USE_FILE_LOCKING", "FALSE")
+            .env("CAUDA_TORCH", torch.join("libcauda_torch.so"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let file = ismrmrd::file::File::open(&dir.join("out.h5"), Limits::default()).unwrap();
+        let group = file.groups().unwrap().remove(0);
+        let images = file.images(&group.name, &group.images[0].name).unwrap();
+        let meta = Meta::parse(&images[0].attributes).unwrap();
+        let history = meta.get("ImageProcessingHistory").unwrap().join("\n");
+        (npy(&dir.join("out.npy")), history)
+    };
+    let (onnx, by_onnx) = image("onnx", 2);
+    let (found, by_torch) = image("torch", 2);
+    assert!(by_onnx.contains(" on ONNX Runtime"), "{by_onnx}");
+    assert!(by_torch.contains(" on libtorch 2.11."), "{by_torch}");
+    let values = || found.values.iter().zip(&onnx.values);
+    let square = |(_, b): (_, &cauda::data::Complex32)| b.norm_sqr();
+    let rms = (values().map(square).sum::<f32>() / onnx.values.len() as f32).sqrt();
+    let off = values().map(|(a, b)| (a - b).norm()).fold(0.0, f32::max);
+    assert!(off < 1e-4 * rms, "{off} of {rms}");
+    assert!(bits(&found) == bits(&image("torch", 1).0));
+    assert!(bits(&found) == bits(&image("torch", 2).0));
 }
 
 /// A scan without noise readouts has no SNR units to work in.

@@ -10,6 +10,7 @@ Needs torch, numpy, onnx, onnxruntime.
 """
 
 import hashlib
+import json
 import shutil
 import sys
 import tomllib
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from net import SLICES, Denoiser, UNet
 
 BOUND = 1e-4
-NAMES = ["denoised", "sigma"]
+INPUTS, NAMES = ["image", "gfactor", "noise"], ["denoised", "sigma"]
 
 
 def example(n, h, w, seed):
@@ -67,7 +68,7 @@ def furthest(module, onnx_file):
     worst = dict.fromkeys(NAMES, 0.0)
     for seed, (n, h, w) in enumerate([(1, 320, 320), (3, 96, 136), (2, 8, 16)]):
         inputs = example(n, h, w, 1 + seed)
-        expected = session.run(NAMES, dict(zip(["image", "gfactor", "noise"], (t.numpy() for t in inputs))))
+        expected = session.run(NAMES, dict(zip(INPUTS, (t.numpy() for t in inputs))))
         for name, e, got in zip(NAMES, expected, module(*inputs)):
             assert got.shape == e.shape, f"{name}: {tuple(got.shape)}, ONNX Runtime gives {e.shape}"
             worst[name] = max(worst[name], float(np.abs(got.numpy() - e).max() / np.sqrt(np.mean(e.astype(np.float64) ** 2))))
@@ -93,7 +94,8 @@ def main():
         shutil.copyfile(onnx_file, out / onnx_file.name)
     # The last section, so that a former one is cut off.
     head = manifest.split("\n[torchscript]")[0].rstrip()
-    (out / "model.toml").write_text(f'{head}\n\n[torchscript]\nfile = "model.pt"\nsha256 = "{digest(out / "model.pt")}"\n')
+    order = f"# In the order of forward and of its tuple.\ninputs = {json.dumps(INPUTS)}\noutputs = {json.dumps(NAMES)}"
+    (out / "model.toml").write_text(f'{head}\n\n[torchscript]\nfile = "model.pt"\nsha256 = "{digest(out / "model.pt")}"\n{order}\n')
     print(f"{out / 'model.pt'}: differs from ONNX Runtime {onnxruntime.__version__} by {said} of the rms")
 
 

@@ -33,6 +33,16 @@ fn networks() -> String {
     format!("{runtime}; shipped: {}", shipped.join(", "))
 }
 
+/// libtorch's plug-in, if there is one. Nobody needs it; one that is here and does not work is a fault.
+fn libtorch() -> Result<String, String> {
+    let Some(place) = crate::model::plugin() else {
+        return Ok("no plug-in; scripts/torch.sh builds one, CAUDA_TORCH names it".to_owned());
+    };
+    crate::model::plugin_version()
+        .map(|version| format!("{version} ({})", place.display()))
+        .map_err(|e| e.to_string().replace('\n', ";"))
+}
+
 /// One finding.
 #[derive(Debug, serde::Serialize)]
 struct Finding {
@@ -50,6 +60,7 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
         .map(|e| e.to_string())
         .collect();
     let scratch = scratch();
+    let libtorch = libtorch();
     let cuda = probe();
     let cards = match &cuda.cards {
         Ok(cards) if cards.is_empty() => "none".to_owned(),
@@ -131,6 +142,11 @@ pub(super) fn run(_: &Args, out: &Output) -> Result<Outcome, Fault> {
             found: networks(),
             // Without a run-time images go out without them, and say so.
             is_ok: true,
+        },
+        Finding {
+            what: "libtorch",
+            is_ok: libtorch.is_ok(),
+            found: libtorch.unwrap_or_else(|why| why),
         },
         Finding {
             what: "protocols",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::DenoiseError;
+use crate::model::RuntimeKind;
 
 /// Keys of `[denoise]`. Without this table no network touches an image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -10,6 +11,9 @@ use super::DenoiseError;
 pub struct DenoiseParams {
     /// The network: the name of one that ships ("denoiser"), or the path of a manifest (`model.toml`) of the same contract.
     pub model: String,
+    /// What runs it: "onnx" is ONNX Runtime; "torch" is libtorch, which needs the plug-in and a `model` made by
+    /// `scripts/torch.sh`. Their answers agree to 1e-4 of the image's rms.
+    pub runtime: RuntimeKind,
     /// 0 leaves the image as measured, 1 is the network's answer, between them both are mixed.
     pub strength: f32,
     /// Largest plane that goes through the network in one piece, voxels along a side, 128 to 4096; larger ones in overlapping
@@ -26,6 +30,7 @@ impl Default for DenoiseParams {
     fn default() -> Self {
         Self {
             model: "denoiser".to_owned(),
+            runtime: RuntimeKind::Onnx,
             strength: 1.0,
             tile: 512,
             wait_s: 5.0,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::{AcquisitionStamps, FrameKey, Geometry, Intensity, Provenance};
+use crate::model::RuntimeKind;
 
 fn white(seed: u64) -> impl FnMut() -> f32 {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -68,7 +69,7 @@ fn image(
 }
 
 fn denoise(strength: f32) -> Denoise {
-    let model = Arc::new(Model::load("denoiser", 2).unwrap());
+    let model = Arc::new(Model::load("denoiser", RuntimeKind::Onnx, 2).unwrap());
     let params = DenoiseParams {
         strength,
         ..DenoiseParams::default()
@@ -292,7 +293,7 @@ fn a_network_that_is_no_denoiser_is_refused() {
             include_bytes!("../model/shipped/denoiser/model.onnx"),
         )
         .unwrap();
-        let model = Arc::new(Model::load(path.to_str().unwrap(), 1).unwrap());
+        let model = Arc::new(Model::load(path.to_str().unwrap(), RuntimeKind::Onnx, 1).unwrap());
         let e = Denoise::plan(&DenoiseParams::default(), model).unwrap_err();
         assert!(
             matches!(

@@ -47,12 +47,14 @@ pub enum ModelError {
     },
     /// Weights that are not those of the manifest.
     #[error(
-        "model {model}: the weights have the digest {found}, the manifest says {needed}\n  try:    copy both files again; a \
+        "model {model}: {file} has the digest {found}, the manifest says {needed}\n  try:    copy both files again; a \
          model that was trained anew has a new manifest"
     )]
     Digest {
         /// Name and version.
         model: String,
+        /// The file of weights.
+        file: String,
         /// Of the file.
         found: String,
         /// Of the manifest.
@@ -65,6 +67,22 @@ pub enum ModelError {
     NoRuntime {
         /// What was looked for, and found.
         why: String,
+    },
+    /// No plug-in on this machine, or none that can be used.
+    #[error(
+        "the libtorch plug-in cannot be used: {why}\n  try:    scripts/torch.sh, then CAUDA_TORCH=target/torch/libcauda_torch.so"
+    )]
+    NoPlugin {
+        /// What was looked for, and found.
+        why: String,
+    },
+    /// The manifest has no file for libtorch.
+    #[error(
+        "model {model}: its manifest has no [torchscript], the file that libtorch runs\n  try:    scripts/torch.sh, which makes          one of the denoiser that ships, then denoise.model = \"target/torch/model.toml\"; or denoise.runtime = \"onnx\""
+    )]
+    NoTorchScript {
+        /// Name, version, digest.
+        model: String,
     },
     /// The run-time refused the weights.
     #[error("model {model}: {runtime} cannot load it: {what}")]

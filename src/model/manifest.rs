@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Input, ModelError, Tensor};
+use super::{Input, ModelError, RuntimeKind, Tensor};
 
 /// A manifest. `scripts/train/README.md` has the contract of each kind.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Name.
@@ -54,17 +54,21 @@ pub struct Manifest {
 }
 
 /// A second file with the same weights.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TorchScript {
     /// File, in the manifest's own folder.
     pub file: String,
     /// SHA-256 of that file, in hexadecimal.
     pub sha256: String,
+    /// Names of the arguments of its `forward`, in order.
+    pub inputs: Vec<String>,
+    /// Names of what that returns, in order.
+    pub outputs: Vec<String>,
 }
 
 /// One input or output.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
     /// `f32`.
@@ -116,12 +120,14 @@ impl Manifest {
                 )));
             }
         }
-        let is_digest = |s: &str| s.len() == 64 && s.bytes().all(|b| b.is_ascii_hexdigit());
-        if !is_digest(&manifest.sha256) {
-            return Err(wrong(format!(
-                "sha256 = {:?}; needed: 64 hexadecimal digits",
-                manifest.sha256
-            )));
+        let digests =
+            std::iter::once(&manifest.sha256).chain(manifest.torchscript.iter().map(|t| &t.sha256));
+        for digest in digests {
+            if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(wrong(format!(
+                    "sha256 = {digest:?}; needed: 64 hexadecimal digits"
+                )));
+            }
         }
         if manifest.size_multiple == 0 || manifest.size_multiple > 1024 {
             return Err(wrong(format!(
@@ -138,6 +144,21 @@ impl Manifest {
                     "{name}.dtype = {:?}; needed: \"f32\"",
                     port.dtype
                 )));
+            }
+        }
+        if let Some(script) = &manifest.torchscript {
+            for (key, order, ports) in [
+                ("inputs", &script.inputs, &manifest.inputs),
+                ("outputs", &script.outputs, &manifest.outputs),
+            ] {
+                let mut sorted: Vec<_> = order.iter().collect();
+                sorted.sort_unstable();
+                if !sorted.into_iter().eq(ports.keys()) {
+                    let names = ports.keys().cloned().collect::<Vec<_>>().join(", ");
+                    return Err(wrong(format!(
+                        "torchscript.{key} = {order:?}; needed: each of {names} once"
+                    )));
+                }
             }
         }
         let said = [
@@ -157,17 +178,47 @@ impl Manifest {
         format!("{} {} ({})", self.name, self.version, &self.sha256[..12])
     }
 
-    pub(super) fn check_digest(&self, bytes: &[u8]) -> Result<(), ModelError> {
+    /// What libtorch needs to know.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTorchScript`].
+    pub(super) fn script(&self) -> Result<&TorchScript, ModelError> {
+        self.torchscript
+            .as_ref()
+            .ok_or_else(|| ModelError::NoTorchScript { model: self.id() })
+    }
+
+    /// The file that a run-time takes, and its digest.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTorchScript`].
+    pub fn weights(&self, runtime: RuntimeKind) -> Result<(&str, &str), ModelError> {
+        Ok(match runtime {
+            RuntimeKind::Onnx => (&self.file, &self.sha256),
+            RuntimeKind::Torch => {
+                let script = self.script()?;
+                (&script.file, &script.sha256)
+            }
+        })
+    }
+
+    pub(super) fn check_digest(
+        &self,
+        runtime: RuntimeKind,
+        bytes: &[u8],
+    ) -> Result<(), ModelError> {
+        let (file, needed) = self.weights(runtime)?;
         let found = Sha256::digest(bytes)
             .iter()
             .fold(String::new(), |s, b| s + &format!("{b:02x}"));
-        if found.eq_ignore_ascii_case(&self.sha256) {
+        if found.eq_ignore_ascii_case(needed) {
             return Ok(());
         }
         Err(ModelError::Digest {
             model: format!("{} {}", self.name, self.version),
+            file: file.to_owned(),
             found,
-            needed: self.sha256.clone(),
+            needed: needed.to_owned(),
         })
     }
 
@@ -214,15 +265,14 @@ impl Manifest {
         Ok(named)
     }
 
+    /// Every output, in the order of their names.
     pub(super) fn check_outputs(
         &self,
-        names: &[String],
         outputs: &[Tensor],
         named: &Named<'_>,
     ) -> Result<(), ModelError> {
-        for (name, port) in &self.outputs {
-            let at = names.iter().position(|n| n == name);
-            let found = at.and_then(|i| outputs.get(i));
+        for (i, (name, port)) in self.outputs.iter().enumerate() {
+            let found = outputs.get(i);
             let is_right = found.is_some_and(|t| {
                 port.fits(&t.shape, &mut named.clone())
                     && t.shape.iter().product::<usize>() == t.data.len()
@@ -248,6 +298,15 @@ impl Port {
                 Dim::Fixed(needed) => *needed == n,
                 Dim::Named(name) => *named.entry(name).or_insert(n) == n,
             })
+    }
+
+    /// The shape, if every length is known.
+    pub(super) fn shape(&self, named: &Named<'_>) -> Option<Vec<usize>> {
+        let length = |dim: &Dim| match dim {
+            Dim::Fixed(n) => Some(*n),
+            Dim::Named(name) => named.get(name.as_str()).copied(),
+        };
+        self.shape.iter().map(length).collect()
     }
 
     /// Whether a graph's shape, with -1 for what the caller brings, can be this one.

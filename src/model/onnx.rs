@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
-use super::{Input, Manifest, ModelError, Runtime, Tensor, caught};
+use super::manifest::Named;
+use super::{Input, Manifest, ModelError, Once, Runtime, Tensor, caught, folders, said};
 
 /// Where the library is said to be.
 const VARIABLE: &str = "CAUDA_ONNXRUNTIME";
@@ -18,19 +19,16 @@ struct Loaded {
     version: String,
 }
 
-/// Loads the library once. A machine where it is missing may get it later: only success is kept.
 fn runtime() -> Result<&'static Loaded, ModelError> {
-    static LOADED: OnceLock<Loaded> = OnceLock::new();
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(loaded) = LOADED.get() {
-        return Ok(loaded);
-    }
+    static LOADED: Once<Loaded> = Once::new();
+    LOADED.get(open)
+}
+
+fn open() -> Result<Loaded, ModelError> {
     let path = library().ok_or_else(|| ModelError::NoRuntime {
         why: format!(
-            "{VARIABLE} is not set, and there is no libonnxruntime beside the program, in its onnxruntime folder, in {} or \
-             in a Python's site-packages",
-            installed().display()
+            "{VARIABLE} is not set, and there is no libonnxruntime in a Python's site-packages or in {}",
+            said(&folders("onnxruntime"))
         ),
     })?;
     let why = |e: &dyn std::fmt::Display| ModelError::NoRuntime {
@@ -51,10 +49,10 @@ fn runtime() -> Result<&'static Loaded, ModelError> {
         .and_then(|n| n.to_str())
         .and_then(|n| n.split(".so.").nth(1))
         .map_or_else(|| "of unknown version".to_owned(), str::to_owned);
-    Ok(LOADED.get_or_init(|| Loaded {
+    Ok(Loaded {
         environment,
         version: format!("ONNX Runtime {version}"),
-    }))
+    })
 }
 
 /// Name and version of the library.
@@ -65,28 +63,12 @@ pub fn library_version() -> Result<&'static str, ModelError> {
     Ok(&runtime()?.version)
 }
 
-/// Where `scripts/onnxruntime.sh` puts it.
-fn installed() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|h| Path::new(&h).join(".local/share"));
-    let data = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
-    data.unwrap_or_default().join("cauda/onnxruntime")
-}
-
 /// The library: as the environment says; beside the program; where the scripts put it; in site-packages.
 pub fn library() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()) {
         return Some(path.into());
     }
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|p| Some(p.parent()?.to_owned()));
-    let mut folders: Vec<PathBuf> = beside
-        .iter()
-        .flat_map(|p| [p.clone(), p.join("onnxruntime")])
-        .collect();
-    folders.push(installed());
+    let mut folders = folders("onnxruntime");
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"]
         .map(|name| std::env::var_os(name).unwrap_or_else(OsString::new));
     let roots = environments
@@ -193,7 +175,12 @@ impl Runtime for Onnx {
         runtime().map_or("ONNX Runtime", |l| &l.version)
     }
 
-    fn run(&self, inputs: &[Input<'_>], outputs: &[String]) -> Result<Vec<Tensor>, String> {
+    fn run(
+        &self,
+        manifest: &Manifest,
+        _: &Named<'_>,
+        inputs: &[Input<'_>],
+    ) -> Result<Vec<Tensor>, String> {
         let mut values = Vec::with_capacity(inputs.len());
         for input in inputs {
             let value =
@@ -218,6 +205,6 @@ impl Runtime for Onnx {
                 data: data.to_vec(),
             })
         };
-        outputs.iter().map(take).collect()
+        manifest.outputs.keys().map(take).collect()
     }
 }

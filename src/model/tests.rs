@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod libtorch;
+
 const DENOISER: &str = include_str!("shipped/denoiser/model.toml");
 
 /// Message of the error of a manifest with one line changed.
@@ -12,8 +14,12 @@ fn refused(from: &str, to: &str) -> String {
         .to_string()
 }
 
+fn onnx(which: &str, threads: usize) -> Result<Model, ModelError> {
+    Model::load(which, RuntimeKind::Onnx, threads)
+}
+
 fn denoiser() -> Model {
-    Model::load("denoiser", 2).unwrap()
+    onnx("denoiser", 2).unwrap()
 }
 
 /// Inputs of the shipped denoiser, `[n, 6, h, w]`: a smooth object, and white noise of standard deviation `noise`.
@@ -38,28 +44,35 @@ fn scene(n: usize, h: usize, w: usize, noise: f32) -> Vec<f32> {
         .collect()
 }
 
-fn run(model: &Model, image: &[f32], shape: [usize; 4], noise: f32) -> Vec<Tensor> {
+/// Runs on images `[n, 6, h, w]` of g-factor 1.
+fn answer(
+    model: &Model,
+    image: &[f32],
+    shape: [usize; 4],
+    noise: f32,
+) -> Result<Vec<Tensor>, ModelError> {
     let [n, _, h, w] = shape;
-    let gfactor = vec![1.0; n * h * w];
-    model
-        .run(&[
-            Input {
-                name: "image",
-                shape: &shape,
-                data: image,
-            },
-            Input {
-                name: "gfactor",
-                shape: &[n, 1, h, w],
-                data: &gfactor,
-            },
-            Input {
-                name: "noise",
-                shape: &[n],
-                data: &vec![noise; n],
-            },
-        ])
-        .unwrap()
+    model.run(&[
+        Input {
+            name: "image",
+            shape: &shape,
+            data: image,
+        },
+        Input {
+            name: "gfactor",
+            shape: &[n, 1, h, w],
+            data: &vec![1.0; n * h * w],
+        },
+        Input {
+            name: "noise",
+            shape: &[n],
+            data: &vec![noise; n],
+        },
+    ])
+}
+
+fn run(model: &Model, image: &[f32], shape: [usize; 4], noise: f32) -> Vec<Tensor> {
+    answer(model, image, shape, noise).unwrap()
 }
 
 #[test]
@@ -106,7 +119,7 @@ fn what_is_wrong_with_a_manifest_is_named() {
 
 #[test]
 fn an_unknown_name_a_missing_file_and_a_changed_file_are_refused() {
-    let says = |which: &str| Model::load(which, 1).unwrap_err().to_string();
+    let says = |which: &str| onnx(which, 1).unwrap_err().to_string();
     assert!(says("denoizer").contains("there are: denoiser"));
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("model.toml");
@@ -121,7 +134,7 @@ fn an_unknown_name_a_missing_file_and_a_changed_file_are_refused() {
     assert!(says(path).contains("digest"), "{}", says(path));
     std::fs::write(folder.path().join("model.onnx"), weights).unwrap();
     assert_eq!(
-        Model::load(path, 1).unwrap().manifest().id(),
+        onnx(path, 1).unwrap().manifest().id(),
         denoiser().manifest().id()
     );
 }
@@ -160,7 +173,7 @@ fn a_hostile_file_is_an_error() {
             .collect();
         std::fs::write(&manifest, text).unwrap();
         std::fs::write(folder.path().join("model.onnx"), bytes).unwrap();
-        match Model::load(manifest.to_str().unwrap(), 1) {
+        match onnx(manifest.to_str().unwrap(), 1) {
             Ok(model) => drop(model),
             Err(e) => {
                 n_refused += 1;
@@ -197,7 +210,7 @@ fn a_manifest_that_is_not_the_graphs_is_refused() {
     ] {
         assert!(DENOISER.contains(from));
         std::fs::write(&manifest, DENOISER.replace(from, to)).unwrap();
-        let e = Model::load(manifest.to_str().unwrap(), 1).unwrap_err();
+        let e = onnx(manifest.to_str().unwrap(), 1).unwrap_err();
         assert!(matches!(e, ModelError::Shape { .. }), "{e}");
     }
 }
@@ -230,22 +243,7 @@ fn inputs_of_another_shape_are_refused_before_the_run() {
     }
     model.run(&[noise, gfactor, image]).unwrap();
     // Sizes that the network cannot halve three times: its own words, and it lives on.
-    let odd = vec![0.0; 6 * 12 * 12];
-    let e = model
-        .run(&[
-            Input {
-                name: "image",
-                shape: &[1, 6, 12, 12],
-                data: &odd,
-            },
-            Input {
-                name: "gfactor",
-                shape: &[1, 1, 12, 12],
-                data: &odd[..144],
-            },
-            noise,
-        ])
-        .unwrap_err();
+    let e = answer(&model, &[0.0; 6 * 144], [1, 6, 12, 12], 0.0).unwrap_err();
     assert!(matches!(e, ModelError::Run { .. }), "{e}");
     model.run(&[image, gfactor, noise]).unwrap();
 }
@@ -259,7 +257,7 @@ fn noise_goes_and_the_scale_stays_and_bits_are_the_same_twice_and_in_a_batch() {
     assert_eq!(first, run(&model, &image, shape, 1.0));
     assert_eq!(
         first,
-        run(&Model::load("denoiser", 1).unwrap(), &image, shape, 1.0)
+        run(&onnx("denoiser", 1).unwrap(), &image, shape, 1.0)
     );
     let half = run(&model, &image[..6 * 48 * 40], [1, 6, 48, 40], 1.0);
     for (all, one) in first.iter().zip(&half) {

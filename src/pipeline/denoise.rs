@@ -272,9 +272,10 @@ impl Plain {
 }
 
 fn load(params: &DenoiseParams, settings: &Settings<'_>) -> Result<Denoise, Fault> {
+    let threads = settings.device.threads;
     let model = settings
         .warm
-        .model(&params.model, settings.device.threads)?;
+        .model(&params.model, params.runtime, threads)?;
     Ok(Denoise::plan(params, model)?)
 }
 

@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 
 use crate::data::{Fault, FaultKind};
 use crate::ingest::LinePool;
-use crate::model::{Denoiser, Model, ModelError};
+use crate::model::{Denoiser, Model, ModelError, RuntimeKind};
 use crate::recon::{Calibrations, Keep};
 
 /// Calibrations that frames of one file may share.
@@ -81,27 +81,37 @@ impl Warm {
     ///
     /// # Errors
     /// Those of [`Model::load`].
-    pub fn model(&self, which: &str, threads: usize) -> Result<Arc<Model>, ModelError> {
+    pub fn model(
+        &self,
+        which: &str,
+        kind: RuntimeKind,
+        threads: usize,
+    ) -> Result<Arc<Model>, ModelError> {
         let manifest = Model::describe(which)?;
+        let weights = manifest.weights(kind)?;
         // Who comes second waits for the first one's load.
         let mut models = self.models.lock().unwrap_or_else(|e| e.into_inner());
         let is_it = |m: &Arc<Model>| {
-            m.manifest().sha256 == manifest.sha256 && m.threads() == threads.max(1)
+            m.kind() == kind && m.threads() == threads.max(1) && *m.manifest() == manifest
         };
         if let Some(model) = models.iter().find(|m| is_it(m)) {
             return Ok(Arc::clone(model));
         }
-        let model = Arc::new(Model::load(which, threads)?);
+        let model = Arc::new(Model::load(which, kind, threads)?);
+        // Of one name, the last weights.
         models.retain(|m| {
-            m.manifest().name != manifest.name || m.manifest().sha256 == manifest.sha256
+            m.manifest().name != manifest.name
+                || m.kind() != kind
+                || m.manifest().weights(kind).is_ok_and(|w| w == weights)
         });
         models.push(Arc::clone(&model));
         Ok(model)
     }
 
-    /// A network that is a denoiser, or why there is none.
+    /// A network that is a denoiser, by ONNX Runtime, or why there is none.
     pub fn denoiser(&self, which: &str, threads: usize) -> Result<Arc<Denoiser>, ModelError> {
-        Ok(Arc::new(Denoiser::new(self.model(which, threads)?)?))
+        let model = self.model(which, RuntimeKind::Onnx, threads)?;
+        Ok(Arc::new(Denoiser::new(model)?))
     }
 
     /// A pool of so many threads for the use of the caller alone.
@@ -164,6 +174,38 @@ mod tests {
 
     fn id(pool: &Lent<'_>) -> std::thread::ThreadId {
         pool.install(|| std::thread::current().id())
+    }
+
+    #[test]
+    fn a_network_is_loaded_once_for_each_run_time_and_number_of_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.toml");
+        let shipped = include_str!("../model/shipped/denoiser/model.toml");
+        let script = format!(
+            "\n[torchscript]\nfile = \"model.pt\"\nsha256 = \"{}\"\n\
+             inputs = [\"image\", \"gfactor\", \"noise\"]\noutputs = [\"denoised\", \"sigma\"]\n",
+            "0".repeat(64)
+        );
+        std::fs::write(&path, format!("{shipped}{script}")).unwrap();
+        let weights = include_bytes!("../model/shipped/denoiser/model.onnx");
+        std::fs::write(folder.path().join("model.onnx"), weights).unwrap();
+        std::fs::write(folder.path().join("model.pt"), "another").unwrap();
+        let which = path.to_str().unwrap();
+        let warm = Warm::once();
+        let first = warm.model(which, RuntimeKind::Onnx, 1).unwrap();
+        let again = warm.model(which, RuntimeKind::Onnx, 1).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(
+            warm.model(which, RuntimeKind::Onnx, 2).unwrap().threads(),
+            2
+        );
+        // The other file is looked at, not the network that is there.
+        let e = warm.model(which, RuntimeKind::Torch, 1).unwrap_err();
+        assert!(e.to_string().contains("model.pt has the digest"), "{e}");
+        // A manifest that was changed is another one.
+        std::fs::write(&path, shipped.replace("version = \"1\"", "version = \"2\"")).unwrap();
+        let changed = warm.model(which, RuntimeKind::Onnx, 1).unwrap();
+        assert_eq!(changed.manifest().version, "2");
     }
 
     #[test]

@@ -42,6 +42,21 @@ pub(crate) fn shared() -> Option<PathBuf> {
     None
 }
 
+/// What `scripts/torch.sh` makes, if it was run here; says so if not.
+pub(crate) fn torch() -> Option<PathBuf> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let folder = target.join("torch");
+    if folder.join("libcauda_torch.so").is_file() {
+        return Some(folder);
+    }
+    eprintln!(
+        "skipped: there is no libtorch plug-in in {}",
+        folder.display()
+    );
+    None
+}
+
 /// Names in a folder, sorted, hidden ones too.
 pub(crate) fn outputs(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
