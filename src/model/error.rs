@@ -78,7 +78,7 @@ pub enum ModelError {
     },
     /// The manifest has no file for libtorch.
     #[error(
-        "model {model}: its manifest has no [torchscript], the file that libtorch runs\n  try:    scripts/torch.sh, which makes          one of the denoiser that ships, then denoise.model = \"target/torch/model.toml\"; or denoise.runtime = \"onnx\""
+        "model {model}: its manifest has no [torchscript], the file that libtorch runs\n  try:    scripts/torch.sh, which makes one of the denoiser that ships, then denoise.model = \"target/torch/model.toml\"; or denoise.runtime = \"onnx\""
     )]
     NoTorchScript {
         /// Name, version, digest.
