@@ -1,7 +1,7 @@
 //! Unrolled reconstruction: SENSE, then cascades of a denoiser and of what was measured.
 //!
 //! `x_0` is SENSE with its own noise map. A cascade is `z = D(x_k, noise_k)`, with the network's prediction `s` of the error of
-//! `z`, then the image nearest to both the lines and `z` ([`Sense::between`]): where little is measured the network
+//! `z`, then the image nearest to both the lines and `z` (`Sense::between`): where little is measured the network
 //! speaks, where much is measured the lines do. All in standard deviations of the noise, with the engine's own operator.
 //! The denoiser is one that was trained by itself (plug and play: Venkatakrishnan, GlobalSIP 2013; sigma conditioning after
 //! Zhang, TPAMI 44:6360, 2022); networks trained through the cascades fit the same place.
