@@ -59,7 +59,7 @@ struct Plain {
     last: Arc<[Complex32]>,
     geometry: Geometry,
     /// How many images still look at it.
-    n_users: u8,
+    n_users: usize,
 }
 
 impl<'a> Stage<'a> {
@@ -115,9 +115,7 @@ impl<'a> Stage<'a> {
                 first,
                 last,
                 geometry: image.geometry,
-                n_users: 1
-                    + u8::from(self.before(&key).is_some())
-                    + u8::from(self.after(&key).is_some()),
+                n_users: 1 + self.beside(&key).filter(|k| !self.lost.contains(k)).count(),
             };
             self.held_bytes += plain.bytes();
             self.plain.insert(key, plain);
@@ -137,6 +135,7 @@ impl<'a> Stage<'a> {
     pub(super) fn lost(&mut self, key: FrameKey) {
         if matches!(self.work, Work::Network(_)) {
             self.lost.insert(key);
+            self.release(self.beside(&key).collect());
         }
     }
 
@@ -169,8 +168,10 @@ impl<'a> Stage<'a> {
         }
         let held = self.held.pop_front()?;
         self.held_bytes = self.held_bytes.saturating_sub(bytes(&held.image));
-        if self.held.is_empty() && self.has_ended {
+        // Planes whose neighbours never came.
+        if self.held.is_empty() && self.held_bytes > self.limit_bytes {
             self.plain.clear();
+            self.held_bytes = 0;
         }
         Some((held.image, held.stamp, held.latency))
     }
@@ -190,6 +191,25 @@ impl<'a> Stage<'a> {
         Some(FrameKey { slice_idx, ..*key })
     }
 
+    /// The slices beside one, as far as the header announces them.
+    fn beside(&self, key: &FrameKey) -> impl Iterator<Item = FrameKey> + use<> {
+        [self.before(key), self.after(key)].into_iter().flatten()
+    }
+
+    /// Planes of these images have one user less.
+    fn release(&mut self, keys: Vec<FrameKey>) {
+        for k in keys {
+            let Some(plain) = self.plain.get_mut(&k) else {
+                continue;
+            };
+            plain.n_users = plain.n_users.saturating_sub(1);
+            if plain.n_users == 0 {
+                self.held_bytes = self.held_bytes.saturating_sub(plain.bytes());
+                self.plain.remove(&k);
+            }
+        }
+    }
+
     fn is_ready(&self, held: &Held) -> bool {
         let Work::Network(denoise) = &self.work else {
             return true;
@@ -199,8 +219,10 @@ impl<'a> Stage<'a> {
         }
         let key = &held.image.key;
         let is_late = self.patience.is_some_and(|p| held.since.elapsed() >= p);
-        let mut beside = [self.before(key), self.after(key)].into_iter().flatten();
-        is_late || beside.all(|k| self.plain.contains_key(&k) || self.lost.contains(&k))
+        is_late
+            || self
+                .beside(key)
+                .all(|k| self.plain.contains_key(&k) || self.lost.contains(&k))
     }
 
     fn denoise(&mut self, i: usize) {
@@ -214,6 +236,9 @@ impl<'a> Stage<'a> {
             beside(&before).map(|p| Arc::clone(&p.last)),
             beside(&after).map(|p| Arc::clone(&p.first)),
         );
+        // Of none at all the stage itself tells.
+        let is_one_missing = (first.is_some() && after.is_some() && last.is_none())
+            || (last.is_some() && before.is_some() && first.is_none());
         let held = &mut self.held[i];
         held.is_done = true;
         let image = &mut held.image;
@@ -232,6 +257,12 @@ impl<'a> Stage<'a> {
                 let done = settings.clock.time("denoise", || {
                     border("denoise", || Ok(denoise.run(image, planes)?))
                 });
+                if done.is_ok() && is_one_missing {
+                    image.provenance.notes.push(Note::new(
+                        "denoised_without_neighbour",
+                        "one neighbouring slice was not at hand, or lies elsewhere: the slice itself stood for it",
+                    ));
+                }
                 if let Err(f) = done {
                     let code = if f.kind == FaultKind::Unsupported {
                         "denoise_skipped"
@@ -252,16 +283,8 @@ impl<'a> Stage<'a> {
             .as_ref()
             .map_or(0, |d| 12 * d.sigma.len() as u64);
         self.held_bytes += grown;
-        for k in [Some(key), before, after].into_iter().flatten() {
-            let Some(plain) = self.plain.get_mut(&k) else {
-                continue;
-            };
-            plain.n_users = plain.n_users.saturating_sub(1);
-            if plain.n_users == 0 {
-                self.held_bytes = self.held_bytes.saturating_sub(plain.bytes());
-                self.plain.remove(&k);
-            }
-        }
+        let users = std::iter::once(key).chain(self.beside(&key));
+        self.release(users.collect());
     }
 }
 
@@ -302,4 +325,114 @@ fn is_next(a: &Geometry, b: &Geometry) -> bool {
         && dot(d, b.slice_dir).abs() < 2.5 * pitch_mm
         && dot(d, b.read_dir).abs() < 0.1 * b.voxel_mm[0] * b.matrix[0] as f32
         && dot(d, b.phase_dir).abs() < 0.1 * b.voxel_mm[1] * b.matrix[1] as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{AcquisitionStamps, Intensity, Provenance};
+    use crate::device::Device;
+    use crate::ingest::{Ingest, IngestParams};
+    use crate::metrics::{Monotonic, StageClock};
+    use crate::pipeline::chain::STAGES;
+    use crate::pipeline::{Unwatched, Warm};
+    use crate::protocol::Registry;
+
+    fn image(slice_idx: u16) -> Box<ReconImage> {
+        let n = 64;
+        let value =
+            |i: usize| Complex32::new(20.0 + (i % 7) as f32 * 0.3, 5.0 - (i % 5) as f32 * 0.4);
+        Box::new(ReconImage {
+            key: FrameKey {
+                slice_idx,
+                ..FrameKey::default()
+            },
+            geometry: Geometry {
+                matrix: [n, n, 1],
+                voxel_mm: [1.0, 1.0, 4.0],
+                centre_mm: [0.0, 0.0, 4.4 * f32::from(slice_idx)],
+                read_dir: [1.0, 0.0, 0.0],
+                phase_dir: [0.0, 1.0, 0.0],
+                slice_dir: [0.0, 0.0, 1.0],
+            },
+            table_position_mm: [0.0; 3],
+            voxels: (0..n * n).map(value).collect(),
+            intensity: Intensity::WithNoise,
+            noise_std: Some(vec![1.0; n * n]),
+            gfactor: None,
+            finer: [1.0; 3],
+            denoised: None,
+            csm: None,
+            stamps: AcquisitionStamps::default(),
+            provenance: Provenance::default(),
+        })
+    }
+
+    /// Slices of a stack of four in any order, one of them never to come; what leaves, and what is left behind.
+    #[test]
+    fn images_wait_for_neighbours_and_for_no_one_who_is_lost() {
+        let sim = crate::phantom::Simulate {
+            matrix: [16, 16, 1],
+            n_slices: 4,
+            n_coils: 2,
+            ..crate::phantom::Simulate::preset("small").unwrap()
+        };
+        let header = crate::phantom::simulate(&sim).unwrap().header;
+        let ingest = Ingest::plan(&header, &IngestParams::default(), None).unwrap();
+        let overlay = ["denoise.model=denoiser".to_owned()];
+        let protocol = Registry.find("default", &overlay).unwrap();
+        let (device, warm) = (Device::detect(), Warm::once());
+        let clock = StageClock::new(&STAGES);
+        let settings = Settings {
+            protocol: &protocol,
+            device: &device,
+            warm: &warm,
+            watch: &Unwatched,
+            clock: &clock,
+            input: "test",
+            notes: &[],
+            now: &Monotonic,
+            is_live: false,
+        };
+        let mut stage = Stage::new(ingest.scan(), &settings);
+        let t = Instant::now();
+        let stamp = Stamp {
+            first_readout: t,
+            last_readout: t,
+            sorted: t,
+            begun: t,
+            reconstructed: t,
+            denoised: None,
+            sent: None,
+        };
+        let left = |stage: &mut Stage<'_>| -> Vec<(u16, bool)> {
+            let mut out = Vec::new();
+            while let Some((image, ..)) = stage.next() {
+                let notes = &image.provenance.notes;
+                assert!(image.denoised.is_some(), "{notes:?}");
+                let is_short = notes.iter().any(|n| n.code == "denoised_without_neighbour");
+                out.push((image.key.slice_idx, is_short));
+            }
+            out
+        };
+        let push =
+            |stage: &mut Stage<'_>, slice| stage.push(image(slice), stamp, (t, Duration::ZERO));
+        push(&mut stage, 1);
+        push(&mut stage, 0);
+        // 0 has all that it can have, but 1 goes first.
+        assert_eq!(left(&mut stage), []);
+        stage.lost(FrameKey {
+            slice_idx: 2,
+            ..FrameKey::default()
+        });
+        assert_eq!(left(&mut stage), [(1, true), (0, false)]);
+        push(&mut stage, 3);
+        assert_eq!(left(&mut stage), [(3, false)]);
+        // Nothing stays in memory for the one that never came.
+        assert!(
+            stage.plain.is_empty() && stage.held_bytes == 0,
+            "{}",
+            stage.held_bytes
+        );
+    }
 }

@@ -411,7 +411,9 @@ impl Recon {
         log: &mut Log,
     ) -> Result<OnGrid, ReconError> {
         let mut grid = self.sense(frame, calibration, known, log)?;
-        let plain = |why: &str| format!("no cascades, the image is that of SENSE: {why}");
+        let plain = |why: &str| {
+            format!("no cascades, the image is that of SENSE with unrolled.start_lambda: {why}")
+        };
         let network = match &self.network {
             Some(Ok(network)) => network,
             Some(Err(why)) => {
