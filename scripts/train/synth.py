@@ -88,7 +88,7 @@ def losses_fs(model, b, plain=False):
     e = image - b["target"]
     main = (weight * (e.abs() + 4 * e.square())).mean()
     structure = 1 - ssim_map(image.flatten(0, 1)[:, None], b["target"].flatten(0, 1)[:, None], 1.0).mean()
-    loss = main + 0.2 * structure * 0.2 + 0.05 * likelihood(e, log_sigma, weight)
+    loss = main + 0.2 * structure + 0.05 * likelihood(e, log_sigma, weight)
     if not plain:
         truth = evaluate.physical(b["maps"])
         has = body * (truth[:, :1] > 0.15)
@@ -182,14 +182,18 @@ def calibrate(model, training, validation, args):
     model.sigma_scale.fill_(1.0)
 
     def features(samples, n):
-        rows = []
+        rows, both = [], []
         for _ in range(n):
             b = synth_data.batch(samples, args.batch, rng, None, ct)
             rows.append(model.core(b["t1w"], b["t2w"], b["noise"], b["geometry"] if ct else b["sequence"])[rest].cpu())
-        return torch.cat(rows)
+            both.append(b["noise"][:, 1].cpu() > 0)
+        return torch.cat(rows), torch.cat(both)
 
     slow = torch.device(device).type == "cpu"
-    model.domain.fit(features(training, (4 if args.tiny else 40) if slow else 200), features(validation, (2 if args.tiny else 12) if slow else 50))
+    (fit, both), (check, check_both) = features(training, (8 if args.tiny else 40) if slow else 200), features(validation, (6 if args.tiny else 15) if slow else 60)
+    model.domain.fit(fit[both], check[check_both])
+    if ct:
+        model.domain_alone.fit(fit[~both], check[~check_both])
     ratios, sigmas, mismatches = ([], [], []), ([], []), []
     for i in range(len(validation)):
         b = synth_data.case(validation, i, "validation", rng, ct=ct)

@@ -109,7 +109,7 @@ def read(folder, n, what, workers=None):
         count = int(np.prod(shape))
         # Anonymous and shared: /dev/shm of a container may be small. Children are forked and write into it.
         arrays[k] = np.frombuffer(mmap.mmap(-1, count * np.dtype(dtype).itemsize), dtype).reshape(shape)
-    workers = max(1, min(workers or os.cpu_count(), n))
+    workers = max(1, min(workers or len(os.sched_getaffinity(0)), 32, n))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
 

@@ -13,6 +13,9 @@ SLICES = 3
 # Middle and spread of each entry of `sequence`: what the network sees is (x - middle) / spread.
 MIDDLE = (2.25, 600, 10.5, 4, 10.5, 3800, 103, 19, 10.2, 4250, 56, 190, 9.5, 3800, 80, 0.1)
 SPREAD = (0.75, 90, 1.5, 2, 1.5, 420, 7, 4, 0.7, 430, 5, 35, 0.9, 430, 4.5, 0.1)
+# The samples have one echo train length per series and one residual of fat: the signal model gets them, the network must not,
+# for whatever it made of another value would be chance.
+CONSTANT = (3, 7, 15)
 T1_RANGE, T2_RANGE = (100.0, 5000.0), (3.0, 2500.0)
 
 
@@ -79,6 +82,14 @@ class Domain(nn.Module):
         self.unit.fill_(max(float(torch.quantile(self(validation.to(self.mean)), 0.99)), 1e-6))
 
 
+def moments(t1w, t2w):
+    """[n, 5]: how the two images go together, free of their gains: what a swap or a copy changes first."""
+    a, b = t1w[:, 1], t2w[:, 1]
+    mean = lambda x: x.mean((1, 2))
+    ra, rb = (mean(a * a) + 1e-6).sqrt(), (mean(b * b) + 1e-6).sqrt()
+    return torch.stack([mean(a) / ra, mean(b) / rb, mean(a * b) / (ra * rb), mean(a * a * b) / (ra * ra * rb), mean(a * b * b) / (ra * rb * rb)], 1)
+
+
 class SignalModel(nn.Module):
     """Signals of water and one fat pool in the four series: saturation recovery after a train that leaves nothing, inversion
     recovery, mono-exponential decay to the effective TE. What this lacks (stimulated echoes, the flip angle that nobody
@@ -126,14 +137,19 @@ class SynthFS(nn.Module):
         # 4 maps, 2 residuals, 2 logarithms of sigma.
         self.net = Trunk(2 * SLICES, 8, 18, widths, depths)
         self.signal = SignalModel()
-        self.domain = Domain(widths[3])
+        self.domain = Domain(widths[3] + 5)
         self.register_buffer("sigma_scale", torch.ones(2))
         self.register_buffer("middle", torch.tensor(MIDDLE, dtype=torch.float32))
         self.register_buffer("spread", torch.tensor(SPREAD, dtype=torch.float32))
+        self.register_buffer("varies", torch.tensor([float(k not in CONSTANT) for k in range(16)]))
 
     def condition(self, noise, sequence):
         # Far from what was seen the network extrapolates little; the signal model goes on as physics says.
-        return torch.cat([((sequence - self.middle) / self.spread).clamp(-3, 3), 20 * noise], 1)
+        x = ((sequence - self.middle) / self.spread).clamp(-3, 3) * self.varies
+        if self.training:
+            # Times go together in the samples and need not elsewhere: nothing may hang on one of them to the last digit.
+            x = x + 0.2 * torch.randn_like(x)
+        return torch.cat([x, 20 * noise], 1)
 
     def core(self, t1w, t2w, noise, sequence):
         """(stir, t2fs) [n, 2, h, w], log sigma [n, 2, h, w], maps [n, 4, h, w], rendered T1w and T2w, features."""
@@ -145,7 +161,7 @@ class SynthFS(nn.Module):
                               50.0 * torch.exp((2 * y[:, 3:4]).clamp(math.log(T2_RANGE[0] / 50), math.log(T2_RANGE[1] / 50)))], 1)
             r1, r2, stir, t2fs = self.signal(maps, sequence.float())
             image = torch.cat([(stir.square() + 1e-6).sqrt(), t2fs], 1) + y[:, 4:6]
-            return image, y[:, 6:8].clamp(-3.5, 1.0) - 2.0, maps, torch.cat([r1, r2], 1), features.float()
+            return image, y[:, 6:8].clamp(-3.5, 1.0) - 2.0, maps, torch.cat([r1, r2], 1), torch.cat([features.float(), moments(t1w, t2w)], 1)
 
     def forward(self, t1w, t2w, noise, sequence):
         image, log_sigma, maps, rendered, features = self.core(t1w, t2w, noise, sequence)
@@ -173,7 +189,7 @@ class SynthCT(nn.Module):
     def __init__(self, widths=(16, 48, 80, 160), depths=(2, 2, 3)):
         super().__init__()
         self.net = Trunk(2 * SLICES, 3, 6, widths, depths)
-        self.domain = Domain(widths[3])
+        self.domain, self.domain_alone = Domain(widths[3] + 5), Domain(widths[3] + 5)  # with T2w, without
         self.register_buffer("sigma_scale", torch.ones(1))
 
     def core(self, t1w, t2w, noise, geometry):
@@ -181,11 +197,12 @@ class SynthCT(nn.Module):
         g = geometry * geometry.new_tensor([1.0, 1.0, 0.25, 0.5]) - geometry.new_tensor([0.5, 1.0, 1.0, 1.0])
         y, features = self.net(torch.cat([t1w, t2w], 1), torch.cat([g.clamp(-3, 3), 20 * noise], 1))
         y = y.float()
-        return 4 * y[:, 0:1] - 0.1, y[:, 1:2].clamp(-2.5, 2.5) - 2.5, 4 * y[:, 2:3] - 1.0, features.float()
+        return 4 * y[:, 0:1] - 0.1, y[:, 1:2].clamp(-2.5, 2.5) - 2.5, 4 * y[:, 2:3] - 1.0, torch.cat([features.float(), moments(t1w, t2w)], 1)
 
     def forward(self, t1w, t2w, noise, geometry):
         khu, log_sigma, bone, features = self.core(t1w, t2w, noise, geometry)
-        return (1000 * khu).clamp(-1050, 2000), 1000 * torch.exp(log_sigma) * self.sigma_scale, torch.sigmoid(bone), self.domain(features)
+        domain = torch.where(geometry[:, 0] > 0.5, self.domain(features), self.domain_alone(features))
+        return (1000 * khu).clamp(-1050, 2000), 1000 * torch.exp(log_sigma) * self.sigma_scale, torch.sigmoid(bone), domain
 
 
 TINY = {"widths": (8, 24, 48, 64), "depths": (1, 1, 1)}
