@@ -239,7 +239,7 @@ def panels(path, model, baselines, sets, limits, rng, ct):
             a.imshow(image.float().cpu().numpy(), cmap=map_, vmin=low, vmax=high)
             a.set_title(name, fontsize=8)
             a.set_axis_off()
-        line[0].text(0, -24, title + " (SYNTHETIC)", fontsize=8)
+        line[0].text(0, -36, title + " (SYNTHETIC)", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=70)
     plt.close(figure)
