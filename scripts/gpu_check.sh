@@ -3,13 +3,17 @@
 #
 #   scripts/gpu_check.sh                  on a machine with Rust and a card: packs, then runs
 #   scripts/gpu_check.sh pack DIR         on a machine with Rust: a folder for machines that have neither Rust nor a network
-#   DIR/run.sh [--out FOLDER] [--quick]   there: needs the driver alone; uses python3 and compute-sanitizer if they are there
+#   DIR/run.sh [--out FOLDER] [--quick] [--only PART,...]   there: needs the driver alone; uses python3 and compute-sanitizer
+#                                         if they are there
 #
-# --quick leaves out compute-sanitizer and the bench. Exit code: 0 all checks passed, 1 one failed or none ran, 3 no card.
+# Parts: checks (15 s on an H100), memcheck (150 s at most), racecheck (60 s at most: two cases of each kernel), bench (about a
+# minute: contenders take turns for 6 s at most). `sanitizer` is memcheck,racecheck; --quick is `--only checks`.
+# Exit code: 0 all checks passed, 1 one failed or none ran, 3 no card.
 #
-# A session that is lent a card (15 minutes of it, 64 MiB up, nothing installed there) packs here and runs once:
+# A session that is lent a card (15 minutes of it, 64 MiB up, nothing installed there) packs here and runs part by part:
 #   scripts/gpu_check.sh pack target/gpu
-#   run(command: "target/gpu/run.sh --out $OUT", carry: ["target/gpu"], timeout_s: 500)
+#   run(command: "target/gpu/run.sh --quick --out $OUT", carry: ["target/gpu"], timeout_s: 120)
+#   run(command: "target/gpu/run.sh --only bench,sanitizer --out $OUT", carry: ["target/gpu"], timeout_s: 400)
 # and keeps report.md as benches/results/<date>-<card>/gpu.md. Every check has a limit of its own, so that what hangs fails alone.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -60,15 +64,22 @@ if [ ! -f "$here/parts.tar.gz" ]; then
 fi
 
 # --------------------------------------------------------------------------------------------------- on the machine
-out=$here/out quick=
+out=$here/out parts=checks,memcheck,racecheck,bench
+usage() { echo "usage: $0 [--out FOLDER] [--quick] [--only checks|bench|memcheck|racecheck|sanitizer,...]" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
-    --out) out=$2; shift ;;
-    --quick) quick=1 ;;
-    *) echo "usage: $0 [--out FOLDER] [--quick]" >&2; exit 2 ;;
+    --out) [ $# -gt 1 ] || usage; out=$2; shift ;;
+    --quick) parts=checks ;;
+    --only) [ $# -gt 1 ] || usage; parts=$2; shift ;;
+    *) usage ;;
     esac
     shift
 done
+parts=${parts//sanitizer/memcheck,racecheck}
+for part in ${parts//,/ }; do
+    case $part in checks | bench | memcheck | racecheck) ;; *) usage ;; esac
+done
+runs() { case ,$parts, in *,$1,*) ;; *) return 1 ;; esac; }
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -139,36 +150,45 @@ inside() { # title, limit in seconds, test, command before it
         { printf '\n=== %s\n' "$title"; cat "$log"; } >>"$out/failed.log"
     fi
 }
-inside "kernels against their operators, through the driver" 120 check_a_card::kernels_give_through_the_driver_what_operators_give
-inside "frames of real size against the CPU" 150 check_a_card::frames_of_real_size_are_those_of_the_cpu
-inside "SENSE, small frames of every kind" 60 recon_on_a_card::sense_on_a_card_is_sense_on_the_cpu
-inside "GRAPPA with known weights" 60 recon_on_a_card::grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights
-inside "what has no kernels is refused, or done by the CPU" 30 recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not
-inside "a full card: the frame is refused where a card is required, else done by the CPU" 60 check_a_card::a_full_card_refuses_the_frame_or_leaves_it_to_the_cpu
-inside "memory over frames and openings" 120 check_a_card::memory_of_the_card_stays_flat_over_frames_and_openings
-inside "replays of a graph" 60 check_a_card::a_graph_is_replayed_ten_thousand_times
-inside "threads share a context" 30 use_a_card::threads_share_a_context
-inside "a graph fed from staging in turns" 30 use_a_card::a_graph_replays_a_hundred_frames_from_staging_that_is_used_in_turns
-inside "launches that do not fit" 30 use_a_card::launches_that_do_not_fit_are_refused_before_the_driver_is_asked
+if runs checks; then
+    inside "kernels against their operators, through the driver" 120 check_a_card::kernels_give_through_the_driver_what_operators_give
+    inside "frames of real size against the CPU" 150 check_a_card::frames_of_real_size_are_those_of_the_cpu
+    inside "SENSE, small frames of every kind" 60 recon_on_a_card::sense_on_a_card_is_sense_on_the_cpu
+    inside "GRAPPA with known weights" 60 recon_on_a_card::grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights
+    inside "what has no kernels is refused, or done by the CPU" 30 recon_on_a_card::what_a_card_has_no_kernels_for_is_refused_if_it_must_and_planned_for_the_cpu_if_not
+    inside "a full card: the frame is refused where a card is required, else done by the CPU" 60 check_a_card::a_full_card_refuses_the_frame_or_leaves_it_to_the_cpu
+    inside "memory over frames and openings" 120 check_a_card::memory_of_the_card_stays_flat_over_frames_and_openings
+    inside "replays of a graph" 60 check_a_card::a_graph_is_replayed_ten_thousand_times
+    inside "threads share a context" 30 use_a_card::threads_share_a_context
+    inside "a graph fed from staging in turns" 30 use_a_card::a_graph_replays_a_hundred_frames_from_staging_that_is_used_in_turns
+    inside "launches that do not fit" 30 use_a_card::launches_that_do_not_fit_are_refused_before_the_driver_is_asked
+else
+    row "checks" "not run: --only $parts" 0 -
+fi
 
 sanitizer=$(command -v compute-sanitizer)
 for tool in memcheck racecheck; do
-    title="compute-sanitizer $tool, all cases of the kernels"
-    if [ -n "$quick" ]; then row "$title" "not run (--quick)" 0 -
+    # Racecheck looks at every word of shared memory: of each kernel, a case of middling size and the last one.
+    few=
+    [ "$tool" = racecheck ] && few=2
+    title="compute-sanitizer $tool, ${few:-all} cases of ${few:+each of }the kernels"
+    if ! runs $tool; then row "$title" "not run: --only $parts" 0 -
     elif [ -z "$sanitizer" ]; then row "$title" "not run: compute-sanitizer is not here" 0 -
     else
-        inside "$title" 150 check_a_card::kernels_give_through_the_driver_what_operators_give \
-            "$sanitizer" --tool "$tool" --error-exitcode 9
+        inside "$title" $((few ? 60 : 150)) check_a_card::kernels_give_through_the_driver_what_operators_give \
+            env ${few:+CAUDA_TEST_CASES=$few} "$sanitizer" --tool "$tool" --error-exitcode 9
     fi
 done
 row "the n-th allocation, launch or copy fails; a kernel dies" "not here: on the emulated card (\`cargo test\`), which fails when asked" 0 -
 
 cat "$details" >>"$report"
-if [ -n "$quick" ]; then :
+measured=
+if ! runs bench; then tell "" && tell "Not measured: --only $parts."
 elif command -v python3 >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; then
     tiny=
     case $card in *Emulated*) tiny=--tiny ;; esac
-    timeout 200 python3 "$here/gpu.py" $tiny --peers "$here/bin/peers" --cauda "$here/bin/cauda" >"$out/bench.md" 2>"$out/bench.log" || { failed=$((failed + 1)); tell "" && tell "FAIL: the bench ended early (bench.log)"; }
+    # What takes turns stops in time for all of it to end in about a minute.
+    timeout 150 python3 "$here/gpu.py" $tiny --seconds 6 --peers "$here/bin/peers" --cauda "$here/bin/cauda" >"$out/bench.md" 2>"$out/bench.log" && measured=1 || { failed=$((failed + 1)); tell "" && tell "FAIL: the bench ended early (bench.log)"; }
     tell ""
     tell "$(cat "$out/bench.md")"
 else
@@ -177,7 +197,7 @@ else
 fi
 
 tell ""
-if [ "$cases" -eq 0 ] || [ "$passed" -lt 2 ]; then
+if { [ "$cases" -eq 0 ] || [ "$passed" -lt 2 ]; } && { [ "$parts" != bench ] || [ -z "$measured" ]; }; then
     tell "**FAILED: no check ran on the card.**"
     exit 1
 fi

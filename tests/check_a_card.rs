@@ -37,6 +37,22 @@ fn kernels_give_through_the_driver_what_operators_give() {
     );
 }
 
+/// What racecheck runs, for it makes a card a hundred times slower.
+#[test]
+fn fewer_cases_are_of_every_kernel() {
+    let test = "check_a_card::fewer_cases_are_of_every_kernel";
+    let body = || through_the_driver(&Card::open().unwrap());
+    let n_cases = |env: &[(&str, &str)]| {
+        let said = on_card(test, env, body).map(|ran| ran.clean().said);
+        said.map(|s| s.split(' ').next().unwrap().parse::<usize>().unwrap())
+    };
+    // Every kernel was launched, or it fails.
+    if let Some(one) = n_cases(&[("CAUDA_TEST_CASES", "1")]) {
+        let two = n_cases(&[("CAUDA_TEST_CASES", "2")]).unwrap();
+        assert!(one < two && two <= 2 * one, "{one}, {two}");
+    }
+}
+
 fn on(card: &Card, on_fault: Policy, budget_bytes: u64) -> Device {
     let context = Context::open(0, budget_bytes).unwrap();
     assert_eq!(context.card().name, card.name());

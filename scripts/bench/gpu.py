@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a card does, beside peers on the same card in the same run. Prints Markdown; numpy is enough, peers are optional.
 
-Usage: gpu.py --peers PROGRAM [--tiny] [--rounds N]      PROGRAM: `cargo bench --no-run --bench peers`, or bin/peers of a packed folder
+Usage: gpu.py --peers PROGRAM [--tiny] [--rounds N] [--seconds S]      PROGRAM: `cargo bench --no-run --bench peers`, or bin/peers of a packed folder
 Contenders take turns: a round is one run of each; the first rounds are not counted. Times are wall time on the host, of runs
 that end with the card idle; kernels and copies by the card's clock. Cauda "from the host" counts everything from pageable
 memory to pageable memory, "resident" has samples and maps on the card (Cauda's image comes down all the same). Error: NRMSE against 300 iterations on the CPU. Peers that do
@@ -14,6 +14,7 @@ a = argparse.ArgumentParser()
 a.add_argument("--peers", required=True)
 a.add_argument("--tiny", action="store_true")
 a.add_argument("--rounds", type=int, default=0)
+a.add_argument("--seconds", type=float, default=60.0, help="how long contenders take turns, at most")
 a.add_argument("--cauda", help="the program, for the time of a cold process")
 a.add_argument("--cold", nargs="*", default=[], help="more words for its `recon`")
 A = a.parse_args()
@@ -74,7 +75,11 @@ class Call:
 def race(title, contenders, truth=None):
     times = {c.name: [] for c in contenders}
     said = {}
+    begin = None
     for i in range(WARM + ROUNDS):
+        # Loading libraries is not counted; three rounds are the least that says anything.
+        if i == WARM: begin = time.perf_counter()
+        if i >= WARM + 3 and time.perf_counter() - begin > A.seconds: break
         for c in contenders:
             if c.name in said: continue
             try: t = c.run()
