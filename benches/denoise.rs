@@ -47,6 +47,7 @@ fn image() -> ReconImage {
         gfactor: None,
         finer: [1.0; 3],
         denoised: None,
+        synthetic: None,
         csm: None,
         stamps: AcquisitionStamps::default(),
         provenance: Provenance::default(),

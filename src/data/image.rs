@@ -2,7 +2,7 @@
 
 use num_complex::Complex32;
 
-use super::{AcquisitionStamps, Csm, FrameKey, Geometry, Provenance};
+use super::{AcquisitionStamps, Csm, FrameKey, Geometry, Provenance, Synthetic};
 
 /// What a voxel value means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct ReconImage {
     pub finer: [f32; 3],
     /// What a network took away; `None`: no network has touched the image.
     pub denoised: Option<Denoised>,
+    /// The mark of an image that was not measured; `None`: it was. Whatever is made from a marked image is marked.
+    pub synthetic: Option<Box<Synthetic>>,
     /// Sensitivity maps at the image's matrix, if asked for.
     pub csm: Option<Csm>,
     /// Vendor clocks.

@@ -9,6 +9,7 @@ pub mod kspace;
 pub mod provenance;
 pub mod scan;
 pub mod stamp;
+pub mod synthetic;
 
 pub use coils::{Csm, NoiseCovariance, Whitening};
 pub use fault::{Fault, FaultKind};
@@ -20,3 +21,4 @@ pub use num_complex::{Complex32, Complex64};
 pub use provenance::{Note, Provenance, Step};
 pub use scan::{Calibration, Scan, ScanEncoding, Space};
 pub use stamp::Stamp;
+pub use synthetic::{SourceSeries, Synthetic, SyntheticKind};

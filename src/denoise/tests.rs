@@ -61,6 +61,7 @@ fn image(
         gfactor: None,
         finer: [1.0; 3],
         denoised: None,
+        synthetic: None,
         csm: None,
         stamps: AcquisitionStamps::default(),
         provenance: Provenance::default(),

@@ -46,6 +46,7 @@ mod png;
 mod quantity;
 mod read;
 mod stack;
+mod synthetic;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -57,7 +58,7 @@ pub use deliver::{Delivered, DeliveredFile};
 pub use error::HandoffError;
 pub use mrd::MrdSeries;
 pub use params::{DicomKind, DicomParams, HandoffParams, PngParams, Quantity};
-pub use read::{ImageArray, read_image};
+pub use read::{ImageArray, ReadSeries, dicom_instances, holds_images, read_image, read_series};
 
 use self::{deliver::Staging, stack::Stack};
 use crate::data::{Geometry, Note, ReconImage, Scan};
@@ -177,9 +178,9 @@ pub fn write(
             let is_gzip = format == Format::NiftiGz;
             write_nifti(&mut staging, &stacks, scan, out, is_gzip, params)?;
         }
-        Format::Png => write_png(&mut staging, &stacks, out, params, &mut notes)?,
-        Format::Npy => write_npy(&mut staging, &stacks, out, params)?,
-        Format::Cfl => write_cfl(&mut staging, &stacks, out, params)?,
+        Format::Png => write_png(&mut staging, &stacks, scan, out, params, &mut notes)?,
+        Format::Npy => write_npy(&mut staging, &stacks, scan, out, params)?,
+        Format::Cfl => write_cfl(&mut staging, &stacks, scan, out, params)?,
         Format::Ismrmrd => mrd::write(&mut staging, &stacks, scan, out, params)?,
     }
     if !matches!(format, Format::Nifti | Format::NiftiGz) {
@@ -195,7 +196,7 @@ pub fn write(
 }
 
 /// `dir/name.nii.gz` with `suffix` in front of the ending.
-fn with_suffix(out: &Path, suffix: &str) -> PathBuf {
+pub fn with_suffix(out: &Path, suffix: &str) -> PathBuf {
     let name = out
         .file_name()
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -239,9 +240,10 @@ fn write_nifti(
                 let volume = volume::gather(&part, quantity)?;
                 let path = with_suffix(out, &(part.label.clone() + &quantity.suffix()));
                 let n_slices = part.frames.len() * part.n_z();
-                staging.write(file(path, "nifti", quantity, n_slices), |w| {
+                staging.write(file(path.clone(), "nifti", quantity, n_slices), |w| {
                     nifti::write(w, &part, &block, &volume, quantity, scan, is_gzip)
                 })?;
+                synthetic::write_beside(staging, &part, quantity, scan, &path)?;
             }
         }
     }
@@ -262,6 +264,7 @@ fn single<'a>(stack: &Stack<'a>, s: usize) -> (Stack<'a>, Geometry) {
 fn write_npy(
     staging: &mut Staging,
     stacks: &[Stack<'_>],
+    scan: &Scan,
     out: &Path,
     params: &HandoffParams,
 ) -> Result<(), HandoffError> {
@@ -270,9 +273,10 @@ fn write_npy(
             let volume = volume::gather(stack, quantity)?;
             let path = with_suffix(out, &(stack.label.clone() + &quantity.suffix()));
             let n_slices = stack.frames.len() * stack.n_z();
-            staging.write(file(path, "npy", quantity, n_slices), |w| {
+            staging.write(file(path.clone(), "npy", quantity, n_slices), |w| {
                 npy::write(w, &volume, quantity == Quantity::Csm)
             })?;
+            synthetic::write_beside(staging, stack, quantity, scan, &path)?;
         }
     }
     Ok(())
@@ -281,6 +285,7 @@ fn write_npy(
 fn write_cfl(
     staging: &mut Staging,
     stacks: &[Stack<'_>],
+    scan: &Scan,
     out: &Path,
     params: &HandoffParams,
 ) -> Result<(), HandoffError> {
@@ -293,9 +298,10 @@ fn write_cfl(
             let n_slices = stack.frames.len() * stack.n_z();
             let hdr = file(path.with_extension("hdr"), "cfl", quantity, 0);
             staging.write(hdr, |w| cfl::write_header(w, &dims))?;
-            staging.write(file(path, "cfl", quantity, n_slices), |w| {
+            staging.write(file(path.clone(), "cfl", quantity, n_slices), |w| {
                 cfl::write_voxels(w, volume, is_3d)
             })?;
+            synthetic::write_beside(staging, stack, quantity, scan, &path)?;
         }
     }
     Ok(())
@@ -304,6 +310,7 @@ fn write_cfl(
 fn write_png(
     staging: &mut Staging,
     stacks: &[Stack<'_>],
+    scan: &Scan,
     out: &Path,
     params: &HandoffParams,
     notes: &mut Vec<Note>,
@@ -318,9 +325,10 @@ fn write_png(
                 notes,
             )?;
             let path = with_suffix(out, &(stack.label.clone() + &quantity.suffix()));
-            let mut file = file(path, "png", quantity, sheet.n_tiles);
+            let mut file = file(path.clone(), "png", quantity, sheet.n_tiles);
             file.window = sheet.window;
             staging.write(file, |w| sheet.write(w))?;
+            synthetic::write_beside(staging, stack, quantity, scan, &path)?;
         }
     }
     Ok(())

@@ -17,16 +17,22 @@ use super::{
     deliver::{DeliveredFile, Staging},
     quantity::{Values, extract, window},
     stack::{Stack, describe},
-    timing,
+    synthetic, timing,
 };
-use crate::data::{Geometry, ReconImage, Scan};
+use crate::data::{Geometry, ReconImage, Scan, Synthetic, SyntheticKind};
 
 /// Group that everyone expects.
 const GROUP: &str = "dataset";
 
-/// `image_series_index` of a quantity.
-fn series_index(quantity: Quantity) -> u16 {
-    match quantity {
+/// `image_series_index` of a quantity; synthetic contrasts count on from 1000, 2000, 3000, so that none meets a measured one.
+fn series_index(quantity: Quantity, synthetic: Option<&Synthetic>) -> u16 {
+    let base = match synthetic.map(|s| s.kind) {
+        None => 0,
+        Some(SyntheticKind::Stir) => 1000,
+        Some(SyntheticKind::T2fs) => 2000,
+        Some(SyntheticKind::Ct) => 3000,
+    };
+    base + match quantity {
         Quantity::Magnitude => 1,
         Quantity::Phase => 2,
         Quantity::Real => 3,
@@ -37,6 +43,9 @@ fn series_index(quantity: Quantity) -> u16 {
         Quantity::NoiseStd => 21,
         Quantity::Sigma => 22,
         Quantity::Removed => 23,
+        Quantity::Abstention => 24,
+        Quantity::Bone => 25,
+        Quantity::Domain => 26,
         Quantity::Snr => 300,
     }
 }
@@ -74,7 +83,12 @@ pub(super) fn write(
             true => None,
             false => Some(series_window(stacks, quantity, params.window_percentiles)?),
         };
-        let index = series_index(quantity);
+        let mark = synthetic::of(
+            stacks
+                .iter()
+                .flat_map(|s| s.frames.iter().flatten().copied()),
+        );
+        let index = series_index(quantity, mark);
         let mut n = 0_u16;
         for stack in stacks {
             let matrix = stack.slices[0].matrix;
@@ -236,7 +250,7 @@ fn header(
         acquisition_time_stamp: image.stamps.acquisition_time_stamp,
         physiology_time_stamp: image.stamps.physiology_time_stamp,
         image_type: image_type(quantity) as u16,
-        image_series_index: series_index(quantity),
+        image_series_index: series_index(quantity, image.synthetic.as_deref()),
         ..ImageHeader::default()
     })
 }
@@ -250,15 +264,24 @@ fn meta(
     grey: Option<[f32; 2]>,
 ) -> Meta {
     let mut meta = Meta::default();
+    let mark = image.synthetic.as_deref();
+    let is_hounsfield = synthetic::is_hounsfield(mark, quantity);
     let is_map = matches!(
         quantity,
-        Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Sigma | Quantity::Csm
-    );
+        Quantity::Snr
+            | Quantity::Gfactor
+            | Quantity::NoiseStd
+            | Quantity::Sigma
+            | Quantity::Abstention
+            | Quantity::Bone
+            | Quantity::Domain
+            | Quantity::Csm
+    ) || is_hounsfield;
     // "Quantitative" keeps clients from scaling the values.
     meta.set("DataRole", if is_map { "Quantitative" } else { "Image" });
     meta.set_all(
         "ImageType",
-        super::dicom::image_type(quantity, image.denoised.is_some())
+        super::dicom::image_type(quantity, image)
             .split('\\')
             .map(str::to_owned)
             .collect(),
@@ -269,14 +292,19 @@ fn meta(
             .as_deref()
             .or(m.protocol_name.as_deref())
     }) {
-        meta.set("SeriesDescription", name);
-        meta.set("SequenceDescription", name);
+        let name = synthetic::named(mark, name);
+        meta.set("SeriesDescription", &name);
+        meta.set("SequenceDescription", &name);
+    } else if let Some(s) = mark {
+        meta.set("SeriesDescription", s.kind.title());
+        meta.set("SequenceDescription", s.kind.title());
     }
     if quantity != Quantity::Magnitude {
         meta.set("SeriesDescriptionAdditional", quantity.name());
         meta.set("SequenceDescriptionAdditional", quantity.name());
     }
     let unit = match quantity {
+        _ if mark.is_some() => mark.map_or("", |s| synthetic::unit(s, quantity)),
         Quantity::Phase => "rad",
         Quantity::Snr
         | Quantity::Gfactor
@@ -287,11 +315,16 @@ fn meta(
     };
     meta.set("CaudaQuantity", quantity.name());
     meta.set("CaudaUnit", unit);
-    let comments: Vec<String> = image
+    let comments = image
         .provenance
         .notes
         .iter()
-        .map(|note| format!("{}: {}", note.code, note.text))
+        .map(|note| format!("{}: {}", note.code, note.text));
+    // What it is comes first.
+    let comments: Vec<String> = mark
+        .map(Synthetic::sentence)
+        .into_iter()
+        .chain(comments)
         .collect();
     if !comments.is_empty() {
         meta.set_all("ImageComments", comments.clone());
@@ -314,6 +347,25 @@ fn meta(
     ] {
         if let Some(value) = value {
             meta.set(name, value);
+        }
+    }
+    if let Some(s) = mark {
+        // The name of DICOM's attribute (0008,001C), and what belongs to it.
+        meta.set("SyntheticData", "YES");
+        meta.set("ContentQualification", "RESEARCH");
+        meta.set("CaudaSyntheticKind", s.kind.name());
+        meta.set("AlgorithmName", &s.model);
+        meta.set("AlgorithmVersion", &s.version);
+        meta.set("AlgorithmDigest", &s.digest);
+        meta.set_all(
+            "CaudaSources",
+            s.sources
+                .iter()
+                .map(|s| format!("{}: {}", s.role, s.name))
+                .collect(),
+        );
+        if let Some(domain) = s.domain {
+            meta.set("CaudaDomain", domain);
         }
     }
     if let (Some(csm), Quantity::Csm) = (&image.csm, quantity) {

@@ -101,7 +101,10 @@ fn header(
             put_f32(&mut h, 280 + 16 * i + 4 * j, value);
         }
     }
-    let name = quantity.name();
+    let name = match super::synthetic::of_stack(stack) {
+        Some(_) => "SYNTHETIC",
+        None => quantity.name(),
+    };
     put(&mut h, 328, &name.as_bytes()[..name.len().min(15)]);
     put(&mut h, 344, b"n+1\0");
     Ok(h)
@@ -118,7 +121,17 @@ fn put_f32(h: &mut [u8; VOX_OFFSET], at: usize, value: f64) {
 /// `magnitude;TE=98;TR=4000;TI=..;FA=150;cauda 0.1.0`, ASCII, cut at 79 bytes.
 fn descrip(stack: &Stack<'_>, quantity: Quantity, scan: &Scan) -> String {
     let contrast = stack.frames[0][0].key.contrast as usize;
-    let mut text = quantity.name().to_owned();
+    let mut text = match super::synthetic::of_stack(stack) {
+        // In front of what may be cut off.
+        Some(s) => format!(
+            "{} {}: {};{}",
+            s.kind.title(),
+            s.version,
+            s.kind.caution(),
+            quantity.name()
+        ),
+        None => quantity.name().to_owned(),
+    };
     let times = super::timing::of(scan, contrast);
     for (name, value) in [
         ("TE", times.te_ms),

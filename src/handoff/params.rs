@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::HandoffError;
+use crate::data::SyntheticKind;
 
 /// What a voxel of an output says. Each becomes its own series, file or image group.
 #[derive(
@@ -36,9 +37,15 @@ pub enum Quantity {
     Gfactor,
     /// Standard deviation of the noise in the real and in the imaginary part.
     NoiseStd,
-    /// Standard deviation of the error that a denoised image still has in its real and in its imaginary part, as the
-    /// network predicts it.
+    /// Standard deviation of the error that a denoised image still has in its real and in its imaginary part, or a synthetic
+    /// one has, as the network predicts it.
     Sigma,
+    /// 1 where the network of a synthetic image abstains, else 0.
+    Abstention,
+    /// Probability of bone, 0 to 1, beside a synthetic CT.
+    Bone,
+    /// How far a slice of a synthetic image lies from what its network was trained on; above 1 it is outside.
+    Domain,
     /// What denoising took away: the image as measured minus the image as it is (not for DICOM and PNG).
     Removed,
     /// Coil sensitivity maps (`.h5`, `.npy`, `.cfl`).
@@ -47,7 +54,7 @@ pub enum Quantity {
 
 impl Quantity {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Magnitude,
         Self::Phase,
         Self::Real,
@@ -57,6 +64,9 @@ impl Quantity {
         Self::Gfactor,
         Self::NoiseStd,
         Self::Sigma,
+        Self::Abstention,
+        Self::Bone,
+        Self::Domain,
         Self::Removed,
         Self::Csm,
     ];
@@ -73,6 +83,9 @@ impl Quantity {
             Self::Gfactor => "gfactor",
             Self::NoiseStd => "noise_std",
             Self::Sigma => "sigma",
+            Self::Abstention => "abstention",
+            Self::Bone => "bone",
+            Self::Domain => "domain",
             Self::Removed => "removed",
             Self::Csm => "csm",
         }
@@ -84,6 +97,12 @@ impl Quantity {
             Self::Magnitude => String::new(),
             _ => format!("_{}", self.name()),
         }
+    }
+
+    /// Whether only a synthetic image has it.
+    #[cfg(test)]
+    pub(super) fn is_of_synthetic(self) -> bool {
+        matches!(self, Self::Abstention | Self::Bone | Self::Domain)
     }
 
     /// Whether a voxel is a complex number.
@@ -156,6 +175,18 @@ impl Default for HandoffParams {
 }
 
 impl HandoffParams {
+    /// What is written of a synthetic image: itself, its error, where it abstains, and bone beside a CT.
+    pub fn of_synthetic(&self, kind: SyntheticKind) -> Self {
+        let mut quantities = vec![Quantity::Magnitude, Quantity::Sigma, Quantity::Abstention];
+        if kind == SyntheticKind::Ct {
+            quantities.push(Quantity::Bone);
+        }
+        Self {
+            quantities,
+            ..self.clone()
+        }
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub(super) struct Sheet {
     pub(super) window: Option<[f32; 2]>,
     /// Tiles on it.
     pub(super) n_tiles: usize,
+    /// Of a synthetic image: written over the top, and in the file's texts.
+    words: Option<[String; 2]>,
 }
 
 /// Lays out a stack: slices in the order of the stack, left to right, then down; frames one after the other.
@@ -79,11 +81,21 @@ pub(super) fn sheet(
     let is_rgb = quantity == Quantity::Phase;
     let window = (!is_rgb).then(|| quantity::window(&mut values.clone(), percentiles));
     let depth = if is_rgb { 3 } else { 1 };
-    let (width, height) = (columns * tile_columns, rows * tile_rows);
+    let words = super::synthetic::of_stack(stack).map(|s| {
+        [
+            s.kind.title().to_owned(),
+            format!("{}. Research use.", s.sentence()),
+        ]
+    });
+    let band = if words.is_some() { BAND } else { 0 };
+    let (width, height) = (columns * tile_columns, rows * tile_rows + band);
     let mut pixels = vec![0_u8; width * height * depth];
+    if let Some([title, _]) = &words {
+        write_over(title, width, depth, &mut pixels);
+    }
     for (i, slice) in values.chunks_exact(nx * ny).enumerate() {
         let turned = display.apply(slice, nx, ny);
-        let (x0, y0) = (i % columns * tile_columns, i / columns * tile_rows);
+        let (x0, y0) = (i % columns * tile_columns, band + i / columns * tile_rows);
         for row in 0..tile_rows {
             for column in 0..tile_columns {
                 let at = ((y0 + row) * width + x0 + column) * depth;
@@ -112,7 +124,42 @@ pub(super) fn sheet(
         pixels,
         window,
         n_tiles,
+        words,
     })
+}
+
+/// Rows above a sheet of synthetic images.
+const BAND: usize = 11;
+
+/// White letters of 5 by 7 on the black band; what does not fit on a narrow sheet stands in the file's texts.
+fn write_over(title: &str, width: usize, depth: usize, pixels: &mut [u8]) {
+    for (i, c) in title.chars().enumerate() {
+        for (column, bits) in glyph(c).into_iter().enumerate() {
+            let x = 2 + 6 * i + column;
+            for y in (0..7).filter(|y| bits >> y & 1 == 1 && x < width) {
+                let at = ((2 + y) * width + x) * depth;
+                pixels[at..at + depth].fill(255);
+            }
+        }
+    }
+}
+
+/// Columns of a letter, the lowest bit on top; those of the titles of synthetic images.
+fn glyph(c: char) -> [u8; 5] {
+    match c {
+        'S' => [0x46, 0x49, 0x49, 0x49, 0x31],
+        'Y' => [0x07, 0x08, 0x70, 0x08, 0x07],
+        'N' => [0x7f, 0x04, 0x08, 0x10, 0x7f],
+        'T' => [0x01, 0x01, 0x7f, 0x01, 0x01],
+        'H' => [0x7f, 0x08, 0x08, 0x08, 0x7f],
+        'E' => [0x7f, 0x49, 0x49, 0x49, 0x41],
+        'I' => [0x00, 0x41, 0x7f, 0x41, 0x00],
+        'C' => [0x3e, 0x41, 0x41, 0x41, 0x22],
+        'R' => [0x7f, 0x09, 0x19, 0x29, 0x46],
+        'F' => [0x7f, 0x09, 0x09, 0x09, 0x01],
+        '2' => [0x42, 0x61, 0x51, 0x49, 0x46],
+        _ => [0; 5],
+    }
 }
 
 fn plane_size(plane: &super::orient::Plane) -> [usize; 2] {
@@ -162,6 +209,13 @@ impl Sheet {
         });
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);
+        if let Some([title, words]) = &self.words {
+            for (key, text) in [("Title", title), ("Description", words), ("Warning", words)] {
+                encoder
+                    .add_text_chunk(key.to_owned(), text.clone())
+                    .map_err(into_io)?;
+            }
+        }
         let mut writer = encoder.write_header().map_err(into_io)?;
         writer.write_image_data(&self.pixels).map_err(into_io)?;
         writer.finish().map_err(into_io)

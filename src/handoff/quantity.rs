@@ -1,6 +1,6 @@
 //! From a reconstructed image to the numbers of one quantity.
 
-use super::{HandoffError, Quantity, stack::describe};
+use super::{HandoffError, Quantity, stack::describe, synthetic::is_hounsfield};
 use crate::data::{Complex32, ReconImage};
 
 /// Voxels of one image, `[z, y, x]`; for maps `[set, coil, z, y, x]`.
@@ -62,6 +62,10 @@ pub(super) fn extract(image: &ReconImage, quantity: Quantity) -> Result<Values, 
         Ok::<&[f32], HandoffError>(noise)
     };
     let values = match quantity {
+        // HU have a sign.
+        Quantity::Magnitude if is_hounsfield(image.synthetic.as_deref(), quantity) => {
+            Values::Real(image.voxels.iter().map(|v| v.re).collect())
+        }
         Quantity::Magnitude => Values::Real(image.voxels.iter().map(|v| v.norm()).collect()),
         Quantity::Phase => Values::Real(image.voxels.iter().map(|v| v.arg()).collect()),
         Quantity::Real => Values::Real(image.voxels.iter().map(|v| v.re).collect()),
@@ -92,7 +96,29 @@ pub(super) fn extract(image: &ReconImage, quantity: Quantity) -> Result<Values, 
             check_len("g-factor map", gfactor.len(), n)?;
             Values::Real(gfactor.to_vec())
         }
-        Quantity::Sigma | Quantity::Removed => {
+        Quantity::Sigma | Quantity::Abstention | Quantity::Bone
+            if quantity != Quantity::Sigma || image.synthetic.is_some() =>
+        {
+            let synthetic = image.synthetic.as_deref();
+            let map = synthetic.and_then(|s| match quantity {
+                Quantity::Sigma => s.sigma.as_ref(),
+                Quantity::Abstention => s.abstention.as_ref(),
+                _ => s.bone.as_ref(),
+            });
+            let map = map.ok_or_else(|| {
+                unavailable("only a synthetic image has it, fresh from its network (bone: a CT)\n  try:    leave it out".into())
+            })?;
+            check_len("map of the synthetic image", map.len(), n)?;
+            Values::Real(map.clone())
+        }
+        Quantity::Domain => {
+            let domain = image.synthetic.as_deref().and_then(|s| s.domain);
+            let domain = domain.ok_or_else(|| {
+                unavailable("only a synthetic image has it\n  try:    leave it out".into())
+            })?;
+            Values::Real(vec![domain; n])
+        }
+        Quantity::Sigma | Quantity::Removed | Quantity::Abstention | Quantity::Bone => {
             let denoised = image.denoised.as_ref().ok_or_else(|| {
                 unavailable("no network has denoised it\n  try:    a protocol with [denoise], and look for denoise_failed among the image's marks".into())
             })?;

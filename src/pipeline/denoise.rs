@@ -362,6 +362,7 @@ mod tests {
             gfactor: None,
             finer: [1.0; 3],
             denoised: None,
+            synthetic: None,
             csm: None,
             stamps: AcquisitionStamps::default(),
             provenance: Provenance::default(),

@@ -802,6 +802,7 @@ impl Recon {
             gfactor,
             finer: [2, 1, 0].map(|a| self.axes[a].finer()),
             denoised,
+            synthetic: None,
             csm: csm
                 .filter(|_| self.params.outputs.csm)
                 .map(|c| self.maps_of_image(Arc::unwrap_or_clone(c))),

@@ -249,6 +249,7 @@ fn write_ct(
         gfactor: None,
         finer: [1.0; 3],
         denoised: None,
+        synthetic: None,
         csm: None,
         stamps: AcquisitionStamps::default(),
         provenance: Provenance {

@@ -4,12 +4,13 @@ use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 
 use super::{
-    super::{Quantity, timing},
+    super::{Quantity, synthetic, timing},
     Item, Series,
     dataset::Dataset,
     modules, put_window,
     uid::Uids,
 };
+use crate::data::ReconImage;
 
 /// The whole object.
 pub(super) fn dataset(
@@ -20,7 +21,7 @@ pub(super) fn dataset(
 ) -> Dataset {
     let mut d = Dataset::default();
     let instance = Uids::instance(&series.uid, number, &pixels);
-    modules::sop(&mut d, uids::MR_IMAGE_STORAGE, &instance);
+    modules::sop(&mut d, series, &instance);
     modules::patient_and_study(&mut d, series);
     modules::series(&mut d, series);
     if series
@@ -38,11 +39,16 @@ pub(super) fn dataset(
     modules::provenance(&mut d, series);
     general_image(&mut d, series, item, number);
     image_plane(&mut d, item);
-    mr_image(&mut d, series, item);
+    let is_ct = series.class == uids::CT_IMAGE_STORAGE;
+    if is_ct {
+        ct_image(&mut d);
+    } else {
+        mr_image(&mut d, series, item);
+    }
     modules::image_pixel(&mut d, item);
     d.ds(tags::RESCALE_INTERCEPT, &[series.scaling.intercept]);
     d.ds(tags::RESCALE_SLOPE, &[series.scaling.slope]);
-    d.word(tags::RESCALE_TYPE, VR::LO, "US");
+    d.word(tags::RESCALE_TYPE, VR::LO, if is_ct { "HU" } else { "US" });
     modules::real_world(&mut d, series);
     put_window(
         &mut d,
@@ -55,7 +61,17 @@ pub(super) fn dataset(
 }
 
 /// Image Type, values 1 to 4. Value 3 must be a term of the MR module; value 4 is the letter that converters look for.
-pub(in crate::handoff) fn image_type(quantity: Quantity, is_denoised: bool) -> &'static str {
+pub(in crate::handoff) fn image_type(quantity: Quantity, image: &ReconImage) -> String {
+    if let Some(s) = image.synthetic.as_deref() {
+        return format!(
+            "DERIVED\\SECONDARY\\OTHER\\{}",
+            synthetic::contrast(s.kind, quantity)
+        );
+    }
+    measured(quantity, image.denoised.is_some()).to_owned()
+}
+
+fn measured(quantity: Quantity, is_denoised: bool) -> &'static str {
     match quantity {
         // What a network has touched is not what was measured.
         Quantity::Magnitude if is_denoised => "DERIVED\\PRIMARY\\OTHER\\M",
@@ -71,6 +87,7 @@ pub(in crate::handoff) fn image_type(quantity: Quantity, is_denoised: bool) -> &
         Quantity::NoiseStd => "DERIVED\\PRIMARY\\OTHER\\NOISE",
         Quantity::Sigma => "DERIVED\\PRIMARY\\OTHER\\SIGMA",
         Quantity::Removed => "DERIVED\\PRIMARY\\OTHER\\REMOVED",
+        Quantity::Abstention | Quantity::Bone | Quantity::Domain => "DERIVED\\SECONDARY\\OTHER\\M",
     }
 }
 
@@ -78,9 +95,14 @@ fn general_image(d: &mut Dataset, series: &Series<'_>, item: &Item<'_>, number: 
     d.word(
         tags::IMAGE_TYPE,
         VR::CS,
-        image_type(series.quantity, series.first.denoised.is_some()),
+        &image_type(series.quantity, series.first),
     );
     d.is(tags::INSTANCE_NUMBER, number);
+    if series.synthetic.is_some() {
+        // There was none.
+        d.empty(tags::ACQUISITION_NUMBER, VR::IS);
+        return;
+    }
     d.is(
         tags::ACQUISITION_NUMBER,
         usize::from(item.image.key.repetition) + 1,
@@ -105,6 +127,11 @@ fn image_plane(d: &mut Dataset, item: &Item<'_>) {
         d.ds(tags::SPACING_BETWEEN_SLICES, &[spacing]);
     }
     d.ds(tags::SLICE_LOCATION, &[item.location_mm()]);
+}
+
+/// CT Image: nothing of an acquisition, for there was none.
+fn ct_image(d: &mut Dataset) {
+    d.empty(tags::KVP, VR::DS);
 }
 
 fn mr_image(d: &mut Dataset, series: &Series<'_>, item: &Item<'_>) {

@@ -4,10 +4,10 @@
 //! for every frame (type 1C), which no MRD header carries; they are left out rather than invented.
 
 use dicom_core::VR;
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::tags;
 
 use super::{
-    super::{Quantity, timing},
+    super::{Quantity, synthetic, timing},
     Item, Series,
     dataset::Dataset,
     modules, put_window,
@@ -19,7 +19,7 @@ use crate::data::Note;
 pub(super) fn dataset(series: &Series<'_>, items: &[Item<'_>], pixels: Vec<u16>) -> Dataset {
     let mut d = Dataset::default();
     let instance = Uids::instance(&series.uid, 1, &pixels);
-    modules::sop(&mut d, uids::ENHANCED_MR_IMAGE_STORAGE, &instance);
+    modules::sop(&mut d, series, &instance);
     modules::patient_and_study(&mut d, series);
     modules::series(&mut d, series);
     modules::equipment(&mut d, series, true);
@@ -39,13 +39,20 @@ pub(super) fn dataset(series: &Series<'_>, items: &[Item<'_>], pixels: Vec<u16>)
     d
 }
 
-fn frame_type(quantity: Quantity) -> &'static str {
-    match quantity {
+fn frame_type(series: &Series<'_>) -> String {
+    if let Some(s) = series.synthetic {
+        return format!(
+            "DERIVED\\PRIMARY\\OTHER\\{}",
+            synthetic::contrast(s.kind, series.quantity)
+        );
+    }
+    match series.quantity {
         Quantity::Snr | Quantity::Gfactor | Quantity::NoiseStd | Quantity::Sigma => {
             "DERIVED\\PRIMARY\\OTHER\\QUANTITY"
         }
         _ => "DERIVED\\PRIMARY\\OTHER\\NONE",
     }
+    .to_owned()
 }
 
 /// Attributes that stand both at the top and in the frame type group.
@@ -68,9 +75,8 @@ fn description(d: &mut Dataset, series: &Series<'_>) {
 
 fn image(d: &mut Dataset, series: &Series<'_>) {
     let header = &series.scan.header;
-    d.word(tags::IMAGE_TYPE, VR::CS, frame_type(series.quantity));
+    d.word(tags::IMAGE_TYPE, VR::CS, &frame_type(series));
     description(d, series);
-    d.word(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
     // Must have a value (IEC, FDA, MHW, ...), and the header does not say which standard the scanner obeyed.
     d.word(tags::APPLICABLE_SAFETY_STANDARD_AGENCY, VR::CS, "UNKNOWN");
     d.word(tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY");
@@ -176,7 +182,7 @@ fn dimensions(d: &mut Dataset, series_uid: &str) {
 
 fn shared(groups: &mut Dataset, series: &Series<'_>) {
     groups.item(tags::MR_IMAGE_FRAME_TYPE_SEQUENCE, |d| {
-        d.word(tags::FRAME_TYPE, VR::CS, frame_type(series.quantity));
+        d.word(tags::FRAME_TYPE, VR::CS, &frame_type(series));
         description(d, series);
     });
     groups.item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |d| {

@@ -26,8 +26,9 @@ use super::{
     orient::{self, Display, Plane},
     quantity::{extract, window},
     stack::{Stack, describe},
+    synthetic,
 };
-use crate::data::{Note, ReconImage, Scan};
+use crate::data::{Note, ReconImage, Scan, Synthetic, SyntheticKind};
 
 /// One displayed slice of the series.
 struct Item<'a> {
@@ -69,6 +70,10 @@ struct Series<'a> {
     window: [f32; 2],
     /// The first image: its provenance stands for the series.
     first: &'a ReconImage,
+    /// The mark of any of its images.
+    synthetic: Option<&'a Synthetic>,
+    /// SOP class.
+    class: &'static str,
 }
 
 /// Writes one series per quantity.
@@ -100,17 +105,34 @@ pub(super) fn write(
     };
     check_sizes(&items, is_enhanced)?;
     let class = if is_enhanced { "enhanced" } else { "classic" };
+    let mark = synthetic::of(images);
     for (i, &quantity) in params.quantities.iter().enumerate() {
+        let is_hounsfield = synthetic::is_hounsfield(mark, quantity);
+        if is_hounsfield && is_enhanced {
+            return Err(HandoffError::Params {
+                key: "dicom.kind",
+                found: "\"enhanced\" for a synthetic CT".into(),
+                needed: "a folder of classic objects: Enhanced CT would have to state an acquisition that never was",
+            });
+        }
+        // HU are read by what reads CT; the maps beside them by what reads MR.
+        let class_uid = match (is_enhanced, is_hounsfield) {
+            (true, _) => uids::ENHANCED_MR_IMAGE_STORAGE,
+            (_, true) => uids::CT_IMAGE_STORAGE,
+            _ => uids::MR_IMAGE_STORAGE,
+        };
         let (scaling, window) = survey(&items, quantity, params.window_percentiles)?;
         let series = Series {
             scan,
             uids: &uids,
             uid: uids.series(quantity, class),
-            number: series_number(scan, params) + i,
+            number: series_number(scan, params) + series_offset(mark) + i,
             quantity,
             scaling,
             window,
             first: items[0].image,
+            synthetic: mark,
+            class: class_uid,
         };
         let stored = pixels(&items, &series)?;
         if is_enhanced {
@@ -125,7 +147,7 @@ pub(super) fn write(
                 dataset,
                 path,
                 "dicom_enhanced",
-                uids::ENHANCED_MR_IMAGE_STORAGE,
+                class_uid,
                 &series,
                 items.len(),
             )?;
@@ -139,15 +161,7 @@ pub(super) fn write(
                 super::with_suffix(out, &quantity.suffix())
             };
             let dataset = classic::dataset(&series, item, n + 1, stored);
-            let notes = save(
-                staging,
-                dataset,
-                path,
-                "dicom",
-                uids::MR_IMAGE_STORAGE,
-                &series,
-                1,
-            )?;
+            let notes = save(staging, dataset, path, "dicom", class_uid, &series, 1)?;
             notes.into_iter().for_each(|note| staging.note(note));
         }
     }
@@ -195,8 +209,15 @@ fn survey(
         values.extend(extract(item.image, quantity)?.into_real());
     }
     let max = values.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+    let min = values.iter().fold(0.0_f32, |min, v| min.min(*v));
     let window = window(&mut values, percentiles);
-    Ok((Scaling::of(quantity, max), window))
+    let mark = synthetic::of(items.iter().map(|i| i.image));
+    let scaling = if synthetic::is_hounsfield(mark, quantity) {
+        Scaling::hounsfield([min, max])
+    } else {
+        Scaling::of(quantity, max)
+    };
+    Ok((scaling, window))
 }
 
 /// Stored pixels of every displayed slice; the voxels of an image are taken out once for all of its partitions.
@@ -238,6 +259,16 @@ fn check_sizes(items: &[Item<'_>], is_enhanced: bool) -> Result<(), HandoffError
         }
     }
     Ok(())
+}
+
+/// Keeps synthetic series behind the measured one that they were made from.
+fn series_offset(synthetic: Option<&Synthetic>) -> usize {
+    match synthetic.map(|s| s.kind) {
+        None => 0,
+        Some(SyntheticKind::Stir) => 60,
+        Some(SyntheticKind::T2fs) => 70,
+        Some(SyntheticKind::Ct) => 80,
+    }
 }
 
 fn series_number(scan: &Scan, params: &HandoffParams) -> usize {

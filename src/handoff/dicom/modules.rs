@@ -1,25 +1,33 @@
 //! Modules that classic and Enhanced objects share: patient, study, series, equipment, pixels, provenance.
 
 use dicom_core::VR;
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 
-use super::super::Quantity;
+use super::super::{Quantity, synthetic};
 use super::{
     Item, Series,
     dataset::{self, Dataset},
 };
-use crate::data::Note;
+use crate::data::{Note, Synthetic, SyntheticKind};
 
 /// The eight words of MRD and DICOM for how the patient lies.
 const POSITIONS: [&str; 8] = ["HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"];
 
 /// SOP Common, with UTF-8 as character set.
-pub(super) fn sop(d: &mut Dataset, class: &str, instance: &str) {
+pub(super) fn sop(d: &mut Dataset, series: &Series<'_>, instance: &str) {
     d.word(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
-    d.word(tags::SOP_CLASS_UID, VR::UI, class);
+    d.word(tags::SOP_CLASS_UID, VR::UI, series.class);
     d.word(tags::SOP_INSTANCE_UID, VR::UI, instance);
-    // Reconstructed from measured k-space; no contrast in it was made up.
-    d.word(tags::SYNTHETIC_DATA, VR::CS, "NO");
+    // NO: reconstructed from measured k-space; no contrast in it was made up.
+    let is_synthetic = series.synthetic.is_some();
+    d.word(
+        tags::SYNTHETIC_DATA,
+        VR::CS,
+        if is_synthetic { "YES" } else { "NO" },
+    );
+    if is_synthetic || series.class == uids::ENHANCED_MR_IMAGE_STORAGE {
+        d.word(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
+    }
 }
 
 /// Patient, General Study, Patient Study.
@@ -109,7 +117,8 @@ fn note_unreadable(d: &mut Dataset, tag: dicom_core::Tag, text: &str) {
 pub(super) fn series(d: &mut Dataset, series: &Series<'_>) {
     let header = &series.scan.header;
     let measurement = header.measurement_information.clone().unwrap_or_default();
-    d.word(tags::MODALITY, VR::CS, "MR");
+    let is_ct = series.class == uids::CT_IMAGE_STORAGE;
+    d.word(tags::MODALITY, VR::CS, if is_ct { "CT" } else { "MR" });
     d.word(tags::SERIES_INSTANCE_UID, VR::UI, &series.uid);
     d.is(tags::SERIES_NUMBER, series.number);
     put_date(
@@ -160,6 +169,7 @@ fn description(series: &Series<'_>) -> String {
                 .or(m.protocol_name.as_deref())
         })
         .map_or("", str::trim);
+    let name = synthetic::named(series.synthetic, name);
     let what = match series.quantity {
         Quantity::Magnitude => "",
         Quantity::Phase => "phase",
@@ -169,6 +179,9 @@ fn description(series: &Series<'_>) -> String {
         Quantity::Gfactor => "g-factor",
         Quantity::NoiseStd => "noise std",
         Quantity::Sigma => "error std",
+        Quantity::Abstention => "abstention",
+        Quantity::Bone => "bone",
+        Quantity::Domain => "domain",
         Quantity::Complex | Quantity::Removed | Quantity::Csm => "complex",
     };
     // The name is what may be cut, never what tells the series apart.
@@ -236,13 +249,27 @@ pub(super) fn provenance(d: &mut Dataset, series: &Series<'_>) {
     let (networks, others): (Vec<_>, Vec<_>) = provenance
         .steps
         .iter()
-        .partition(|s| s.op.starts_with("denoise/"));
+        .partition(|s| s.op.starts_with("denoise/") || s.op.starts_with("synth/"));
     let steps: Vec<String> = networks
         .iter()
         .chain(&others)
         .map(|s| format!("{} [{}] {}", s.op, s.backend, s.detail))
         .collect();
-    let mut text = String::from("Reconstructed from k-space by ");
+    let mut text = match series.synthetic {
+        Some(s) => format!(
+            "{}. Not measured: made by the network {} {} (sha256 {}) from {} by ",
+            s.sentence(),
+            s.model,
+            s.version,
+            s.digest,
+            s.sources
+                .iter()
+                .map(|s| format!("{} ({})", s.role, s.name))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        ),
+        None => String::from("Reconstructed from k-space by "),
+    };
     text += SOFTWARE;
     if !provenance.protocol.is_empty() {
         text += &format!(", protocol {}", provenance.protocol);
@@ -251,11 +278,15 @@ pub(super) fn provenance(d: &mut Dataset, series: &Series<'_>) {
         text += &format!(": {}", steps.join("; "));
     }
     d.item(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, |item| {
+        let (code, meaning) = match series.synthetic {
+            Some(_) => ("109100", "Synthesizing Equipment"),
+            None => ("109102", "Processing Equipment"),
+        };
         item.code(
             tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
-            "109102",
+            code,
             "DCM",
-            "Processing Equipment",
+            meaning,
         );
         item.text(tags::MANUFACTURER, VR::LO, "Cauda");
         item.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "cauda");
@@ -263,11 +294,53 @@ pub(super) fn provenance(d: &mut Dataset, series: &Series<'_>) {
         item.text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, &text);
     });
     d.text(tags::DERIVATION_DESCRIPTION, VR::ST, &text);
-    let mut comments = format!("Research use. {}", meaning(series).2);
+    let mut comments = series
+        .synthetic
+        .map_or_else(String::new, |s| format!("{}. ", s.sentence()));
+    comments += &format!("Research use. {}", meaning(series).2);
     for note in &provenance.notes {
         comments += &format!("\n{}: {}", note.code, note.text);
     }
     d.text(tags::IMAGE_COMMENTS, VR::LT, &comments);
+    if let Some(s) = series.synthetic {
+        algorithm(d, s);
+    }
+}
+
+/// Which network, and from which images.
+fn algorithm(d: &mut Dataset, s: &Synthetic) {
+    d.item(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, |item| {
+        item.text(tags::CODE_VALUE, VR::SH, "123110");
+        item.text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, "DCM");
+        item.text(tags::CODE_MEANING, VR::LO, "Artificial Intelligence");
+    });
+    d.text(tags::ALGORITHM_NAME, VR::LO, &s.model);
+    d.text(tags::ALGORITHM_VERSION, VR::LO, &s.version);
+    d.text(
+        tags::ALGORITHM_PARAMETERS,
+        VR::LT,
+        &format!("sha256 {}; domain {:?}", s.digest, s.domain),
+    );
+    let instances: Vec<Dataset> = s
+        .sources
+        .iter()
+        .flat_map(|s| &s.instances)
+        .map(|(class, instance)| {
+            let mut item = Dataset::default();
+            item.word(tags::REFERENCED_SOP_CLASS_UID, VR::UI, class);
+            item.word(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, instance);
+            item.code(
+                tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+                "121322",
+                "DCM",
+                "Source image for image processing operation",
+            );
+            item
+        })
+        .collect();
+    if !instances.is_empty() {
+        d.sequence(tags::SOURCE_IMAGE_SEQUENCE, instances);
+    }
 }
 
 /// Image Pixel without the pixels.
@@ -286,7 +359,36 @@ pub(super) fn image_pixel(d: &mut Dataset, item: &Item<'_>) {
 
 /// Unit code, its meaning, and a sentence for people.
 fn meaning(series: &Series<'_>) -> (&'static str, &'static str, &'static str) {
+    let is_ct = series
+        .synthetic
+        .is_some_and(|s| s.kind == SyntheticKind::Ct);
     match series.quantity {
+        Quantity::Magnitude | Quantity::Real if is_ct => {
+            ("[hnsf'U]", "Hounsfield unit", "CT numbers.")
+        }
+        Quantity::Sigma if series.synthetic.is_some() => {
+            let (code, unit) = if is_ct {
+                ("[hnsf'U]", "Hounsfield unit")
+            } else {
+                ("[arb'U]", "arbitrary unit")
+            };
+            (
+                code,
+                unit,
+                "Standard deviation of the error, predicted by a network.",
+            )
+        }
+        Quantity::Abstention => (
+            "1",
+            "no units",
+            "1 where the network abstains: nothing may be read from the image there.",
+        ),
+        Quantity::Bone => ("1", "no units", "Probability of bone."),
+        Quantity::Domain => (
+            "1",
+            "no units",
+            "Distance from what the network was trained on; above 1 it is outside.",
+        ),
         Quantity::Phase => ("rad", "radian", "Phase in radians."),
         Quantity::Snr => (
             "1",

@@ -45,6 +45,18 @@ impl Scaling {
         }
     }
 
+    /// Whole HU as CT stores them, 1024 below zero; a wider range where the values ask for it. `[lowest, largest magnitude]`.
+    pub(super) fn hounsfield([min, max]: [f32; 2]) -> Self {
+        let (min, max) = (f64::from(min), f64::from(max));
+        if min >= -1024.0 && max <= 65_535.0 - 1024.0 {
+            return Self {
+                slope: 1.0,
+                intercept: -1024.0,
+            };
+        }
+        Self::signed(max.max(1.0))
+    }
+
     fn signed(max: f64) -> Self {
         let slope = six_digits_up(max / 32_767.0);
         // Six digits times five: eleven digits, exact in the sixteen characters of a decimal string.

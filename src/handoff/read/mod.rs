@@ -6,6 +6,9 @@ mod dicom;
 mod mrd;
 mod nifti;
 mod npy;
+mod series;
+
+pub use series::{ReadSeries, dicom_instances, holds_images, read_series};
 
 use std::{fs::File, io::Read, path::Path};
 

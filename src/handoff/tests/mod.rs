@@ -3,6 +3,7 @@
 mod formats;
 mod orientation;
 mod outside;
+mod synthetic;
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -124,6 +125,7 @@ pub(super) fn image(
             removed: (0..n).map(|i| Complex32::new(0.5, i as f32)).collect(),
             sigma: (0..n).map(|i| 0.5 + (i % 2) as f32).collect(),
         }),
+        synthetic: None,
         csm: Some(Csm {
             n_sets: 1,
             n_coils: 2,

@@ -8,7 +8,7 @@ use crate::handoff::{DicomKind, HandoffParams, Quantity, write};
 fn all_dicom() -> Vec<Quantity> {
     Quantity::ALL
         .into_iter()
-        .filter(|q| !q.is_complex())
+        .filter(|q| !q.is_complex() && !q.is_of_synthetic())
         .collect()
 }
 
