@@ -26,3 +26,4 @@ pub mod recon;
 pub mod sequence;
 pub mod server;
 pub mod source;
+pub mod synth;

@@ -20,6 +20,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("ingest", &["data", "num", "device", "ismrmrd"]),
     ("recon", &["data", "num", "device", "model"]),
     ("denoise", &["data", "num", "device", "model"]),
+    ("synth", &["data", "num", "device", "model"]),
     ("handoff", &["data", "ismrmrd"]),
     ("metrics", &["data"]),
     ("sequence", &[]),
@@ -27,20 +28,21 @@ const LAW: &[(&str, &[&str])] = &[
     (
         "protocol",
         &[
-            "data", "ingest", "recon", "denoise", "handoff", "sequence", "device",
+            "data", "ingest", "recon", "denoise", "synth", "handoff", "sequence", "device",
         ],
     ),
     (
         "pipeline",
         &[
-            "data", "source", "ingest", "recon", "denoise", "model", "handoff", "sequence",
-            "protocol", "metrics", "device", "ismrmrd",
+            "data", "source", "ingest", "recon", "denoise", "synth", "model", "handoff",
+            "sequence", "protocol", "metrics", "device", "ismrmrd",
         ],
     ),
     (
         "server",
         &[
-            "data", "handoff", "sequence", "protocol", "pipeline", "metrics", "device", "ismrmrd",
+            "data", "synth", "handoff", "sequence", "protocol", "pipeline", "metrics", "device",
+            "ismrmrd",
         ],
     ),
     (
@@ -48,6 +50,7 @@ const LAW: &[(&str, &[&str])] = &[
         &[
             "data", "source", "ingest", "recon", "handoff", "protocol", "metrics", "device",
             "ismrmrd", "phantom", "sequence", "num", "pipeline", "server", "model", "denoise",
+            "synth",
         ],
     ),
 ];

@@ -15,7 +15,7 @@ pub struct Manifest {
     pub name: String,
     /// Version.
     pub version: String,
-    /// What it is for: `denoiser`. The stage that uses it checks the inputs and outputs of its kind.
+    /// What it is for: `denoiser`, `synth_fs`, `synth_ct`. The stage that uses it checks the inputs and outputs of its kind.
     pub kind: String,
     /// File of the weights, in the manifest's own folder.
     pub file: String,
@@ -49,6 +49,9 @@ pub struct Manifest {
     pub training: toml::Table,
     /// What was measured.
     pub quality: toml::Table,
+    /// Numbers that the stage needs of this network, by name: where it is to abstain.
+    #[serde(default)]
+    pub limits: BTreeMap<String, f32>,
     /// The same weights for libtorch.
     pub torchscript: Option<TorchScript>,
 }

@@ -33,6 +33,9 @@ const SHIPPED: [(&str, &str, &[u8]); 1] = [(
     include_bytes!("shipped/denoiser/model.onnx"),
 )];
 
+/// Names that protocols may have, and what there is to come: `synth` asks for them.
+const PLANNED: [&str; 2] = ["synth_fs", "synth_ct"];
+
 /// Largest manifest and largest file of weights that is read, bytes.
 const MANIFEST_LIMIT: u64 = 1 << 20;
 const WEIGHTS_LIMIT: u64 = 2 << 30;
@@ -210,6 +213,11 @@ enum Place {
 fn find(which: &str) -> Result<(Manifest, Place), ModelError> {
     if let Some((name, text, bytes)) = SHIPPED.iter().find(|(name, ..)| *name == which) {
         return Ok((Manifest::parse(text, name)?, Place::Here(bytes)));
+    }
+    if PLANNED.contains(&which) {
+        return Err(ModelError::NotShipped {
+            found: which.to_owned(),
+        });
     }
     let path = Path::new(which);
     if path.extension().is_none_or(|e| e != "toml") {

@@ -50,6 +50,9 @@ pub(super) fn consistent(name: &str, file: &ProtocolFile) -> Result<(), Protocol
     if let Some(denoise) = &file.denoise {
         denoise.check().map_err(|e| key("denoise", e.to_string()))?;
     }
+    if let Some(synth) = &file.synth {
+        synth.check().map_err(|e| key("synth", e.to_string()))?;
+    }
     file.handoff
         .check()
         .map_err(|e| key("handoff", e.to_string()))?;

@@ -10,6 +10,7 @@ use crate::handoff::HandoffParams;
 use crate::ingest::IngestParams;
 use crate::recon::ReconParams;
 use crate::sequence::SequenceParams;
+use crate::synth::SynthParams;
 
 use super::{ProtocolError, overlay::one_line, registry::nearest};
 
@@ -42,6 +43,10 @@ pub struct ProtocolFile {
     /// A network that takes noise away. Without this table none touches an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denoise: Option<DenoiseParams>,
+    /// Networks that make STIR, T2FS and CT from T1w and T2w, every one of them marked as synthetic. Without this table no
+    /// contrast is made up. A server makes them when the last series of a study is in; files are for `cauda synth`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synth: Option<SynthParams>,
     /// From images to files. The ending of the output's name says which format.
     #[serde(default)]
     pub handoff: HandoffParams,
@@ -228,6 +233,7 @@ pub(super) fn defaults() -> serde_json::Value {
         ingest: IngestParams::default(),
         recon: ReconParams::default(),
         denoise: Some(DenoiseParams::default()),
+        synth: Some(SynthParams::default()),
         handoff: HandoffParams::default(),
         pipeline: PipelineParams::default(),
     };
