@@ -24,5 +24,6 @@ mod shipped_protocols;
 mod support;
 mod survive_a_bad_peer;
 mod survive_a_kill;
+mod synth_a_study;
 #[cfg(unix)]
 mod use_a_card;

@@ -30,8 +30,8 @@ fn check(name: &str, line: &str) {
 fn help_pages() {
     check("help", "--help");
     for command in [
-        "recon", "inspect", "compare", "convert", "plan", "phantom", "simulate", "demo", "doctor",
-        "kernels", "protocol", "serve", "send", "record", "bench",
+        "recon", "inspect", "compare", "convert", "plan", "phantom", "simulate", "synth", "demo",
+        "doctor", "kernels", "protocol", "serve", "send", "record", "bench",
     ] {
         check(&format!("help_{command}"), &format!("{command} --help"));
     }

@@ -21,6 +21,7 @@ pub mod record;
 pub mod send;
 pub mod serve;
 pub mod simulate;
+pub mod synth;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,8 @@ enum Command {
     Compare(compare::Args),
     /// Writes k-space in another format
     Convert(convert::Args),
+    /// Makes STIR, T2FS and CT from T1w and T2w: SYNTHETIC, with their error and where they abstain
+    Synth(synth::Args),
     /// Says what a protocol would do with a scan, and why, without doing it
     Plan(plan::Args),
     /// Lists, checks and explains protocols
@@ -141,6 +144,7 @@ impl Command {
             Self::Convert(a) => a.json,
             Self::Plan(a) => a.json,
             Self::Simulate(a) => a.json,
+            Self::Synth(a) => a.json,
             Self::Protocol(a) => a.is_json(),
             Self::Phantom(a) => a.is_json(),
             Self::Demo(a) => a.json,
@@ -162,6 +166,7 @@ impl Command {
             Self::Plan(a) => plan::run(a, out),
             Self::Phantom(a) => phantom::run(a, out),
             Self::Simulate(a) => simulate::run(a, out),
+            Self::Synth(a) => synth::run(a, out),
             Self::Protocol(a) => protocol::run(a, out),
             Self::Demo(a) => demo::run(a, out),
             Self::Serve(a) => serve::run(a, out),

@@ -79,6 +79,13 @@ impl OpenArgs {
 }
 
 impl ScanArgs {
+    /// Threads in all.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
+            .unwrap_or_else(|| crate::device::Device::detect().threads)
+            .max(1)
+    }
+
     pub(super) fn protocol(&self, name: &str) -> Result<Protocol, Fault> {
         Ok(Registry.find(name, &self.set)?)
     }

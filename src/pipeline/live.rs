@@ -67,6 +67,11 @@ impl<'a> Live<'a> {
         self.ingest.scan()
     }
 
+    /// This scan's share of threads.
+    pub fn threads(&self) -> usize {
+        self.job.device.threads
+    }
+
     /// Runs until the source ends. Frames that were complete before a fault of the source are delivered.
     ///
     /// # Errors

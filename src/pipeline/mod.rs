@@ -14,6 +14,7 @@ pub mod plans;
 pub mod queue;
 pub mod report;
 pub mod schedule;
+pub mod synth;
 pub mod warm;
 pub mod watch;
 

@@ -12,6 +12,8 @@ use crate::ingest::LinePool;
 use crate::model::{Denoiser, Model, ModelError, RuntimeKind};
 use crate::recon::{Calibrations, Keep};
 
+use super::synth::Studies;
+
 /// Calibrations that frames of one file may share.
 const FILE_BYTES: u64 = 64 << 20;
 
@@ -27,6 +29,7 @@ pub struct Warm {
     lines: LinePool,
     calibrations: Calibrations,
     models: Mutex<Vec<Arc<Model>>>,
+    studies: Studies,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +56,7 @@ impl Warm {
             lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::FirstFrames, MAX_BYTES.min(memory_bytes / 16)),
             models: Mutex::default(),
+            studies: Studies::new(memory_bytes / 8),
         }
     }
 
@@ -64,7 +68,13 @@ impl Warm {
             lines: LinePool::default(),
             calibrations: Calibrations::new(Keep::References, FILE_BYTES),
             models: Mutex::default(),
+            studies: Studies::new(0),
         }
+    }
+
+    /// Series that wait for the others of their study.
+    pub fn studies(&self) -> &Studies {
+        &self.studies
     }
 
     /// Memory of lines.

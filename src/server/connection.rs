@@ -18,11 +18,13 @@ use super::sink::Sink;
 use super::source::{LiveSource, describe, images_refused};
 use super::spill::{Spill, Tee};
 use super::stats::Stats;
-use crate::data::{Fault, FaultKind, Note};
+use crate::data::{Fault, FaultKind, Note, ReconImage, Scan, SyntheticKind};
 use crate::device::Device;
 use crate::handoff::MrdSeries;
 use crate::metrics::{Clock, Monotonic};
+use crate::pipeline::synth::{Met, synthesise};
 use crate::pipeline::{Live, LiveJob, Report, Warm, Watch, border};
+use crate::synth::SynthParams;
 
 /// Longest time that a connection without a spill file is read on after a fault.
 const MAX_DRAIN_S: u64 = 120;
@@ -488,6 +490,11 @@ impl Dialogue<'_> {
             silence: shared.config.idle_timeout,
         };
         let mut broken: Option<Note> = None;
+        let scan = live.scan().clone();
+        let threads = live.threads();
+        // What a set is made of, once its images are out.
+        let mut kept_images: Vec<ReconImage> = Vec::new();
+        let keeps = protocol.file.synth.is_some();
         let ran = live.run(&mut source, &mut |mut image, stamp| {
             if let Some(spill) = &spill {
                 if let Err(f) = spill.sending(&image.key) {
@@ -511,6 +518,9 @@ impl Dialogue<'_> {
                 }),
             )?;
             shared.stats.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            if keeps {
+                kept_images.push(image);
+            }
             Ok(())
         });
         // It may break behind the last image, or before a fault.
@@ -535,6 +545,9 @@ impl Dialogue<'_> {
         {
             tracing::error!(message = %f.message, "noise");
         }
+        if let (Some(params), false) = (&protocol.file.synth, kept_images.is_empty()) {
+            self.synthesise(params, &protocol, &scan, &kept_images, threads)?;
+        }
         // A noise scan on its own has no images.
         let is_noise_scan = report.refused.is_empty() && noise.is_some();
         if report.images == 0 && !is_noise_scan {
@@ -545,6 +558,70 @@ impl Dialogue<'_> {
             ));
         }
         Ok(report)
+    }
+}
+
+impl Dialogue<'_> {
+    /// Behind the acquired images: what the set of this study makes, if it is complete now. Whatever fails here is said, and
+    /// fails nothing that was measured.
+    fn synthesise(
+        &self,
+        params: &SynthParams,
+        protocol: &crate::protocol::Protocol,
+        scan: &Scan,
+        images: &[ReconImage],
+        threads: usize,
+    ) -> Result<(), Fault> {
+        let say = |level: &str, words: &str| {
+            tracing::info!(%words, "synthesis");
+            self.sink.text(level, words)
+        };
+        let studies = self.shared.warm.studies();
+        let (exam, notes) = match studies.meet(scan, images, params, Instant::now()) {
+            Ok(Met::Set(exam, notes)) => (exam, notes),
+            Ok(Met::Waits(notes)) => return notes.iter().try_for_each(|n| say("INFO", &n.text)),
+            Ok(Met::Alone(note)) => return say("INFO", &note.text),
+            Err(f) => return say("WRN", &f.message),
+        };
+        for note in &notes {
+            say("WRN", &note.text)?;
+        }
+        let mut series: Vec<(SyntheticKind, MrdSeries)> = Vec::new();
+        let (sink, shared) = (self.sink.clone(), self.shared);
+        let made = synthesise(params, &exam, &shared.warm, threads, &mut |scan, image| {
+            let Some(kind) = image.synthetic.as_ref().map(|s| s.kind) else {
+                return Ok(());
+            };
+            if !series.iter().any(|(k, _)| *k == kind) {
+                let params = protocol.file.handoff.of_synthetic(kind);
+                let new = border("handoff", || Ok(MrdSeries::new(scan.clone(), &params)?))?;
+                series.push((kind, new));
+            }
+            for (_, series) in series.iter_mut().filter(|(k, _)| *k == kind) {
+                let images = border("handoff", || Ok(series.images(&image, &[])?))?;
+                let bytes = sink.images(images, Box::new(|| ()))?;
+                shared.stats.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        match made {
+            Ok(report) => {
+                for (kind, n) in &report.made {
+                    let words = format!("{}: {n} slices; {}", kind.title(), kind.caution());
+                    say("INFO", &words)?;
+                }
+                for refused in &report.refused {
+                    say(
+                        "WRN",
+                        &format!("no {}: {}", refused.kind.title(), refused.why),
+                    )?;
+                }
+                Ok(())
+            }
+            // A peer that is gone ends the scan; nothing else does.
+            Err(f) if f.kind == FaultKind::Io => Err(f),
+            Err(f) => say("WRN", &format!("nothing synthetic is made: {}", f.message)),
+        }
     }
 }
 

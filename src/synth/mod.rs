@@ -1,7 +1,7 @@
 //! Finished series of one study in, contrasts that nobody measured out, each with how sure it is.
 //!
 //! [`Synthesiser`] is the door: planned once (networks, parameters), run for each examination. T1w and T2w find their
-//! [roles](role), T2w is [registered](register) to T1w and brought onto its grid, both are scaled, the networks run slice
+//! roles (`role`), T2w is registered to T1w (`register`) and brought onto its grid, both are scaled, the networks run slice
 //! by slice, and every slice leaves as soon as it is there. Everything lies on the grid of T1w and in its frame of reference.
 //!
 //! # What happens to a set that is not as it should be

@@ -67,6 +67,16 @@ pub struct ScanTruth {
     pub snr_of_unit: Vec<f32>,
 }
 
+/// What all scans of a drawn patient share.
+fn uid(what: &str, seed: u64) -> String {
+    const SPACE: uuid::Uuid = uuid::Uuid::from_u128(0x6361_7564_6120_7068_616e_746f_6d00_0001);
+    let name = format!("{what} {seed}");
+    format!(
+        "2.25.{}",
+        uuid::Uuid::new_v5(&SPACE, name.as_bytes()).as_u128()
+    )
+}
+
 /// A readout to be made, and its place in the scan.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -830,6 +840,7 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
             }),
             study_information: Some(StudyInformation {
                 study_description: Some("SIMULATED".into()),
+                study_instance_uid: Some(uid("study", self.params.seed)),
                 body_part_examined: Some(part.into()),
                 ..StudyInformation::default()
             }),
@@ -842,6 +853,8 @@ impl<'a, M: Matter + ?Sized> Scan<'a, M> {
                 protocol_name: Some(self.name.clone()),
                 initial_series_number: i64::try_from(self.params.series + 1).ok(),
                 series_description: Some(self.name.clone()),
+                // Of the scanner, in which the patient may lie a little elsewhere.
+                frame_of_reference_uid: Some(uid("frame of reference", self.params.seed)),
                 sequence_name: Some(if is_tse { "tse" } else { "gre" }.into()),
                 ..MeasurementInformation::default()
             }),
