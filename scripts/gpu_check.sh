@@ -152,6 +152,7 @@ inside() { # title, limit in seconds, test, command before it
 }
 if runs checks; then
     inside "kernels against their operators, through the driver" 120 check_a_card::kernels_give_through_the_driver_what_operators_give
+    inside "ESPIRiT maps against the CPU" 60 check_a_card::espirit_maps_of_a_card_are_those_of_the_cpu
     inside "frames of real size against the CPU" 150 check_a_card::frames_of_real_size_are_those_of_the_cpu
     inside "SENSE, small frames of every kind" 60 recon_on_a_card::sense_on_a_card_is_sense_on_the_cpu
     inside "GRAPPA with known weights" 60 recon_on_a_card::grappa_on_a_card_is_grappa_on_the_cpu_for_frames_that_share_weights

@@ -146,6 +146,8 @@ fn params(case: &Case) -> ReconParams {
     if case.is_separate {
         params.method = Method::Sense;
     }
+    // Products of matrices take long in the emulator.
+    params.csm.window = 3;
     params.sense.lambda = Lambda::Fixed(0.01);
     params.sense.tolerance = 1e-5;
     params.sense.max_iterations = 100;
@@ -191,14 +193,15 @@ fn sense_on_a_card_is_sense_on_the_cpu() {
                     assert_eq!([backend(&ours), backend(&truth)], ["cuda", "cpu"]);
                     assert_eq!(backend_of(&ours, "recon/csm"), "cuda");
                     let error = nrmse(&ours.voxels, &truth.voxels);
-                    assert!(error < 5e-4, "{}: {error:.1e}", case.name);
+                    // Maps of its own, whose kernels are held to 2e-3; with the same maps: check_a_card.rs.
+                    assert!(error < 2e-3, "{}: {error:.1e}", case.name);
                     if case.needs_noise {
                         let of = |i: &ReconImage| {
                             (i.noise_std.clone().unwrap(), i.gfactor.clone().unwrap())
                         };
                         let ((a, g), (b, h)) = (of(&ours), of(&truth));
                         // Replicas respond to noise of their own size, which each side chooses by what it has.
-                        let limit = if case.is_separate { 2e-4 } else { 1e-2 };
+                        let limit = if case.is_separate { 2e-3 } else { 1e-2 };
                         let errors = [nrmse_real(&a, &b), nrmse_real(&g, &h)];
                         assert!(
                             errors.iter().all(|e| *e < limit),

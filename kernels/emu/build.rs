@@ -112,6 +112,28 @@ const TWINS: &[(&str, &str, &str)] = &[
         "eigenvalue > crop ? 1.0f",
         "eigenvalue > 0.0f ? 1.0f",
     ),
+    ("espirit_space", "p1 + y) * d0", "p1) * d0"),
+    (
+        "espirit_space",
+        "__syncthreads(); // the tiles are here",
+        "//",
+    ),
+    ("espirit_space", "half = 1 - half;", ""),
+    (
+        "espirit_space",
+        "c_conj_fma(second(u), first(v)",
+        "c_fma(second(u), first(v)",
+    ),
+    ("espirit_space", "make_float2(v.x, -v.y)", "v"),
+    ("espirit_space", "row < k && at < n", "at < n"),
+    ("espirit_space", "v.x + beta, 0.0f", "v.x, 0.0f"),
+    ("espirit_space", "of_dots += dots[i]", "of_dots += 1.0"),
+    (
+        "espirit_space",
+        "j * size + at, column = i * size",
+        "i * size + at, column = j * size",
+    ),
+    ("espirit_space", "row == column ? 1.0f : 0.0f", "0.0f"),
     ("grappa_beside", "if (own >= 0) sum", "if (own > 0) sum"),
     (
         "grappa_beside",

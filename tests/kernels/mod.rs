@@ -18,6 +18,7 @@ use on::launch;
 pub(crate) use on::{Card, On};
 
 mod on;
+mod space;
 mod transforms;
 
 /// Whatever was not written is not a number.
@@ -486,6 +487,7 @@ fn cases() -> Vec<Case> {
         .chain(transforms::line_cases())
         .chain(transforms::beside_cases())
         .chain(transforms::espirit_cases())
+        .chain(space::cases())
         .chain(transforms::cg_lines_cases())
         .chain(transforms::cg_planes_cases())
         .collect()

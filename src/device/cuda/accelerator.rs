@@ -226,10 +226,22 @@ impl Accelerator {
     /// # Errors
     /// As [`Pending::wait`].
     pub fn take(&self, pending: Pending<Complex32>) -> Result<Vec<Complex32>, CudaError> {
+        self.take_as(pending, <[Complex32]>::to_vec)
+    }
+
+    /// [`Self::take`] with what is made of it instead of a copy.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn take_as<T>(
+        &self,
+        pending: Pending<Complex32>,
+        made_of: impl FnOnce(&[Complex32]) -> T,
+    ) -> Result<T, CudaError> {
         let pinned = pending.wait()?;
-        let values = pinned.to_vec();
+        let made = made_of(&pinned);
         self.give_back(pinned);
-        Ok(values)
+        Ok(made)
     }
 
     fn give_back(&self, pinned: Pinned<Complex32>) {

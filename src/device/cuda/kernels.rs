@@ -21,6 +21,7 @@ const HEADERS: &[(&str, &str)] = &[
 pub const KERNELS: &[Kernel] = &[
     kernel!("combine.cu"),
     kernel!("espirit.cu"),
+    kernel!("espirit_space.cu"),
     kernel!("fft.cu"),
     kernel!("grappa_beside.cu"),
     kernel!("grappa_unmix.cu"),

@@ -1,9 +1,10 @@
-//! ESPIRiT on a card: the calibration matrix is factorised here, the eigenvectors of every voxel are found there.
+//! ESPIRiT on a card: the signal space of the calibration matrix ([`space`]), and the eigenvectors of every voxel.
 
 use num_complex::Complex32;
+use rayon::prelude::*;
 
-use super::espirit::Polynomial;
-use super::{Calibration, CsmError, CsmMethod, CsmParams, principal_component};
+use super::espirit::{Polynomial, pairs_of, window_of};
+use super::{Calibration, CsmError, CsmMethod, CsmParams, principal_component, space};
 use crate::data::{Csm, KSpace};
 use crate::device::cuda::{Accelerator, Arg, CudaError, grid, int};
 
@@ -45,11 +46,22 @@ pub fn maps(
     super::check(params)?;
     let calibration = Calibration::extract(acs, params.calibration)?;
     calibration.require(acs, params.window + 2)?;
-    let polynomial = Polynomial::new(&calibration, params)?;
+    let window = window_of(&calibration, params);
+    let (n_coils, pairs) = (calibration.n_coils, pairs_of(calibration.n_coils));
+    let n_unknowns = n_coils * window.iter().product::<usize>();
+    // Else here, as on the CPU.
+    let factorised = if space::applies(n_unknowns, params.threshold) {
+        None
+    } else {
+        let polynomial = Polynomial::new(&calibration, params)?;
+        let parts = polynomial.re.iter().zip(&polynomial.im);
+        let parts = parts.map(|(re, im)| Complex32::new(*re, *im));
+        Some(parts.collect::<Vec<_>>())
+    };
     let gauge = principal_component(&calibration)?;
     let [nz, ny, nx] = matrix;
     let n_rows = nz * ny;
-    let [tz, ty, tx] = polynomial.taps;
+    let [tz, ty, tx] = window.map(|w| 2 * w - 1);
     // Position of a row or column, in turns of the field of view, times a tap.
     let turns = |index: usize, n: usize, tap: usize, taps: usize| {
         let position = (index as f64 - (n / 2) as f64) / n as f64;
@@ -68,17 +80,16 @@ pub fn maps(
     let of_columns: Vec<Complex32> = (0..nx * tx)
         .map(|i| wave(turns(i / tx, nx, i % tx, tx)))
         .collect();
-    let coefficients: Vec<Complex32> = polynomial
-        .re
-        .iter()
-        .zip(&polynomial.im)
-        .map(|(re, im)| Complex32::new(*re, *im))
-        .collect();
-    let (n_coils, pairs) = (polynomial.n_coils, polynomial.pairs);
-    let maps = card.run(|stream| {
+    let fetched = card.run(|stream| {
         let of_rows = card.upload(stream, &of_rows)?;
         let of_columns = card.upload(stream, &of_columns)?;
-        let coefficients = card.upload(stream, &coefficients)?;
+        let coefficients = match &factorised {
+            Some(coefficients) => card.upload(stream, coefficients)?,
+            None => {
+                let of = (window, pairs);
+                space::coefficients(card, stream, &calibration, of, params.threshold)?
+            }
+        };
         let gauge = card.upload(stream, &gauge)?;
         let n = tx * pairs;
         let mut rows = card.context().buffer::<Complex32>(n_rows * n)?;
@@ -108,9 +119,11 @@ pub fn maps(
         ];
         let blocks = [grid(n_rows)?, grid(nx.div_ceil(32))?, 1];
         stream.launch("espirit_maps_c32", blocks, &args)?;
-        let fetched = card.fetch(stream, &maps)?;
-        card.take(fetched)
+        card.fetch(stream, &maps)
     })?;
+    // Most of the time of a copy goes into pages that are new: several threads.
+    let copy = |maps: &[Complex32]| maps.par_iter().with_min_len(1 << 14).copied().collect();
+    let maps: Vec<Complex32> = card.take_as(fetched, copy)?;
     Ok(Csm {
         n_sets: 1,
         n_coils,

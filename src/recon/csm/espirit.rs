@@ -113,6 +113,17 @@ pub(super) struct Polynomial {
     pub(super) im: Vec<f32>,
 }
 
+/// The calibration matrix's window.
+pub(super) fn window_of(calibration: &Calibration, params: &CsmParams) -> [usize; 3] {
+    let dims = calibration.dims;
+    dims.map(|n| if n == 1 { 1 } else { params.window.min(n) })
+}
+
+/// [`Polynomial::pairs`].
+pub(super) fn pairs_of(n_coils: usize) -> usize {
+    (n_coils * (n_coils + 1) / 2).next_multiple_of(LANES)
+}
+
 /// Coefficients left along x once z and y are fixed, `[x, pair]`.
 struct RowPolynomial {
     re: Vec<f32>,
@@ -121,9 +132,7 @@ struct RowPolynomial {
 
 impl Polynomial {
     pub(super) fn new(calibration: &Calibration, params: &CsmParams) -> Result<Self, CsmError> {
-        let window = calibration
-            .dims
-            .map(|n| if n == 1 { 1 } else { params.window.min(n) });
+        let window = window_of(calibration, params);
         let kernels = signal_space(calibration, window, params.threshold)?;
         let n_coils = calibration.n_coils;
         let size: usize = window.iter().product();
@@ -133,7 +142,7 @@ impl Polynomial {
         // Row c of the projector's column-major result is one coil and offset.
         let projector = k.transpose() * k.conjugate();
         let taps = window.map(|w| 2 * w - 1);
-        let pairs = (n_coils * (n_coils + 1) / 2).next_multiple_of(LANES);
+        let pairs = pairs_of(n_coils);
         let mut re = vec![0.0; taps.iter().product::<usize>() * pairs];
         let mut im = re.clone();
         let scale = 1.0 / size as f32;
@@ -270,10 +279,7 @@ fn signal_space(
             limit: LARGEST,
         });
     }
-    // Scaled to unit mean square, so that f32 neither over- nor underflows whatever the receiver's unit.
-    let power = crate::num::complex::norm2(&calibration.samples) / calibration.samples.len() as f64;
-    let scale = (1.0 / power.sqrt()) as f32;
-    let samples: Vec<Complex32> = calibration.samples.iter().map(|v| v * scale).collect();
+    let samples = calibration.of_unit_power();
 
     let mut matrix = Vec::with_capacity(n_windows * unknowns);
     for p2 in 0..places[0] {

@@ -13,6 +13,7 @@ pub mod cuda;
 mod eigen;
 mod espirit;
 mod inati;
+mod space;
 mod walsh;
 
 #[cfg(test)]
@@ -175,6 +176,13 @@ fn first_of(n: usize, size: usize) -> usize {
 }
 
 impl Calibration {
+    /// The samples scaled to unit mean square, so that f32 neither over- nor underflows whatever the receiver's unit.
+    fn of_unit_power(&self) -> Vec<Complex32> {
+        let power = crate::num::complex::norm2(&self.samples) / self.samples.len() as f64;
+        let scale = (1.0 / power.sqrt()) as f32;
+        self.samples.iter().map(|v| v * scale).collect()
+    }
+
     /// Finds the largest block, at most `limit` along each axis, in which every line was measured.
     pub(crate) fn extract(acs: &KSpace, limit: usize) -> Result<Self, CsmError> {
         let shape = acs.shape;
