@@ -6,7 +6,7 @@
 #   DIR/run.sh [--out FOLDER] [--quick] [--only PART,...]   there: needs the driver alone; uses python3 and compute-sanitizer
 #                                         if they are there
 #
-# Parts: checks (15 s on an H100), memcheck (150 s at most), racecheck (60 s at most: two cases of each kernel), bench (about a
+# Parts: checks (15 s on an H100), memcheck (150 s at most), racecheck (60 s at most: four cases of each kernel), bench (about a
 # minute: contenders take turns for 6 s at most). `sanitizer` is memcheck,racecheck; --quick is `--only checks`.
 # Exit code: 0 all checks passed, 1 one failed or none ran, 3 no card.
 #
@@ -169,9 +169,9 @@ fi
 
 sanitizer=$(command -v compute-sanitizer)
 for tool in memcheck racecheck; do
-    # Racecheck looks at every word of shared memory: of each kernel, a case of middling size and the last one.
+    # Racecheck looks at every word of shared memory: of each kernel, four cases at even distances in the list.
     few=
-    [ "$tool" = racecheck ] && few=2
+    [ "$tool" = racecheck ] && few=4
     title="compute-sanitizer $tool, ${few:-all} cases of ${few:+each of }the kernels"
     if ! runs $tool; then row "$title" "not run: --only $parts" 0 -
     elif [ -z "$sanitizer" ]; then row "$title" "not run: compute-sanitizer is not here" 0 -

@@ -175,19 +175,20 @@ impl Axis {
         };
         let outer = variance.len() / (n * inner).max(1);
         let mut out = vec![0.0f32; outer * m * inner];
+        if inner == 1 {
+            out.par_chunks_mut(m.max(1))
+                .zip(variance.par_chunks(n.max(1)))
+                .for_each(|(out, v)| {
+                    for (out, row) in out.iter_mut().zip(noise.chunks_exact(n.max(1))) {
+                        *out = dot(row, v);
+                    }
+                });
+            return out;
+        }
         out.par_chunks_mut(inner.max(1))
             .enumerate()
             .for_each(|(row, out)| {
                 let (block, i) = (row / m, row % m);
-                if inner == 1 {
-                    let v = &variance[block * n..(block + 1) * n];
-                    out[0] = noise[i * n..(i + 1) * n]
-                        .iter()
-                        .zip(v)
-                        .map(|(a, b)| a * b)
-                        .sum();
-                    return;
-                }
                 for j in 0..n {
                     let weight = noise[i * n + j];
                     let v = &variance[(block * n + j) * inner..(block * n + j + 1) * inner];
@@ -198,6 +199,25 @@ impl Axis {
             });
         out
     }
+}
+
+/// Sum of products, in several sums side by side: one alone would wait for itself.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a
+        .remainder()
+        .iter()
+        .zip(b.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a.zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// `[m, n]` times the middle axis of `[outer, n, inner]`.
