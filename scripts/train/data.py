@@ -3,8 +3,11 @@
 import glob
 import json
 import math
+import os
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import h5py
 import numpy as np
@@ -12,6 +15,8 @@ import torch
 import torch.nn.functional as F
 
 SIZE = 256
+# Of the error inside planted things, beside 1 elsewhere: they are a hundredth of the area and the reason for the picture.
+LESION_WEIGHT = 6.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,19 @@ def simulate(cauda, name, n, folder):
     return read(folder, n)
 
 
+def _read_one(path):
+    with h5py.File(path) as f:
+        x = f["sample/images"][0]
+        if x.shape[1:] != (5, SIZE, SIZE):
+            raise ValueError(f"{path}: {x.shape}, needed (4, 5, {SIZE}, {SIZE})")
+        top = np.percentile(x[..., ::4, ::4], 99.5, axis=(1, 2, 3), keepdims=True)
+        images = (x / np.maximum(top, 1e-6)).astype(np.float16)
+        label, lesion = f["sample/label"][0], f["sample/lesion"][0] > 0
+    with open(path[:-3] + ".json") as f:
+        s = json.load(f)["sequences"][0]
+    return images, label, lesion, s["fov_mm"][0] / s["matrix"][0]
+
+
 def read(folder, n):
     paths = sorted(glob.glob(f"{folder}/shard_*/sample_*.h5"))[:n]
     if not paths:
@@ -71,18 +89,9 @@ def read(folder, n):
     label = np.zeros((len(paths), 5, SIZE, SIZE), np.uint8)
     lesion = np.zeros((len(paths), 5, SIZE, SIZE), bool)
     pixel_mm = np.zeros(len(paths))
-    for i, path in enumerate(paths):
-        with h5py.File(path) as f:
-            x = f["sample/images"][0]
-            if x.shape[1:] != (5, SIZE, SIZE):
-                raise SystemExit(f"{path}: {x.shape}, needed (4, 5, {SIZE}, {SIZE})")
-            top = np.percentile(x[..., ::4, ::4], 99.5, axis=(1, 2, 3), keepdims=True)
-            images[i] = x / np.maximum(top, 1e-6)
-            label[i] = f["sample/label"][0]
-            lesion[i] = f["sample/lesion"][0] > 0
-        with open(path[:-3] + ".json") as f:
-            s = json.load(f)["sequences"][0]
-        pixel_mm[i] = s["fov_mm"][0] / s["matrix"][0]
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
+        for i, one in enumerate(pool.map(_read_one, paths, chunksize=4)):
+            images[i], label[i], lesion[i], pixel_mm[i] = one
     return Samples(torch.from_numpy(images), torch.from_numpy(label), torch.from_numpy(lesion), pixel_mm)
 
 
@@ -132,20 +141,23 @@ def tissues(x, label, fraction, rng):
     return x * scale.gather(1, label.flatten(1).long()).view_as(x)
 
 
-def implants(b, h, w, contrast, rng, n=10):
-    """[b, 1, h, w]: small bright and dark ellipses of a few times `contrast` [b]: what must not be smoothed away."""
+def implants(b, h, w, contrast, rng, n=12):
+    """[b, 1, h, w]: small bright and dark things of a few times `contrast` [b, 1, h, w], the local noise: what must not be smoothed
+    away. Half of them are ellipses and streaks of any size, half round and two to five pixels wide, at 1.5 to 6 times the noise."""
     y = torch.arange(h, device=rng.device).view(1, 1, h, 1)
     x = torch.arange(w, device=rng.device).view(1, 1, 1, w)
     shape = (b, n, 1, 1)
     dy, dx = y - _uniform(shape, 0, h, rng), x - _uniform(shape, 0, w, rng)
     angle = _uniform(shape, 0, math.pi, rng)
     u, v = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
-    minor = _uniform(shape, 0.8, 3.5, rng)
-    major = minor * torch.where(_with(0.4, shape, rng), _uniform(shape, 1, 7, rng), 1.0)
+    is_round = _with(0.5, shape, rng)
+    minor = torch.where(is_round, _uniform(shape, 1.0, 2.5, rng), _uniform(shape, 0.8, 3.5, rng))
+    major = minor * torch.where(_with(0.8, shape, rng) & ~is_round, _uniform(shape, 1, 7, rng), 1.0)
     r = torch.sqrt((u / major) ** 2 + (v / minor) ** 2)
     inside = ((1 - r) * minor + 0.5).clamp(0, 1)
     sign = torch.where(_with(0.5, shape, rng), 1.0, -1.0)
-    return (inside * sign * _uniform(shape, 1, 8, rng)).sum(1, keepdim=True) * contrast.view(b, 1, 1, 1)
+    height = torch.where(is_round, _uniform(shape, 1.5, 6, rng), _uniform(shape, 1, 8, rng))
+    return (inside * sign * height).sum(1, keepdim=True) * contrast
 
 
 def phases(b, h, w, rng, waves=2):
@@ -223,15 +235,17 @@ def batch(samples, b, rng, snr=(2.0, 60.0), crop=None):
     t = F.interpolate(torch.randn(b, 3, h // 2, w // 2, generator=rng, device=dev), size=(h, w), mode="bilinear") + smooth_field(b, h, w, 24, rng)
     x = x * (1 + t * torch.where(_with(0.5, (b, 1, 1, 1), rng), _uniform((b, 1, 1, 1), 0, 0.08, rng), 0.0))
     x = x * torch.exp(_uniform((b, 1, 1, 1), 0, 0.5, rng) * smooth_field(b, h, w, 2, rng))
-    things = implants(b, h, w, noise, rng) * body[:, 1:2]
+    g = gfactors(b, h, w, rng)
+    local = noise.view(b, 1, 1, 1) * torch.where(_with(0.7, (b, 1, 1, 1), rng), g, torch.ones_like(g))
+    things = implants(b, h, w, local, rng) * body[:, 1:2]
+    seen = (things.abs() / local).clamp_max(1.0)
     shared = torch.where(_with(0.5, (b, 1), rng), 1.0, 0.0)  # in the neighbours too, or not
     x = (x + things * torch.stack([shared, torch.ones_like(shared), shared], 1).view(b, 3, 1, 1)).clamp_min(0)
     if torch.rand((), generator=rng, device=dev) < 0.5:
-        x, body = x.transpose(-2, -1), body.transpose(-2, -1)
+        x, body, g, seen = (t.transpose(-2, -1) for t in (x, body, g, seen))
     flips = [d for d in (-2, -1) if torch.rand((), generator=rng, device=dev) < 0.5]
     if flips:
-        x, body = x.flip(flips), body.flip(flips)
-    g = gfactors(b, h, w, rng)
+        x, body, g, seen = (t.flip(flips) for t in (x, body, g, seen))
     phase = phases(b, h, w, rng)
     decay, support = kspace_filters(b, h, w, rng)
     decay = torch.where(_with(0.75, (b, 1, 1, 1), rng), decay, torch.ones_like(decay))
@@ -247,7 +261,7 @@ def batch(samples, b, rng, snr=(2.0, 60.0), crop=None):
     truth = torch.where(same, truth[:, 1:2], truth)
     truth = truth / (noise.view(b, 1, 1, 1) * g)
     noisy, middle, weight = channels(truth + n), channels(truth[:, 1:2]), 0.25 + 0.75 * body[:, 1:2]
-    weight = weight * (1 + (things.abs() > 0).float())
+    weight = weight * (1 + LESION_WEIGHT * seen)
     if crop:
         y0, x0 = (int(torch.randint(s - crop + 1, (), generator=rng, device=dev)) for s in (h, w))
         noisy, middle, weight = (t[..., y0 : y0 + crop, x0 : x0 + crop] for t in (noisy, middle, weight))

@@ -28,33 +28,33 @@ def blocks(width, n):
 
 
 class UNet(nn.Module):
-    """Most work at a half and a quarter of the resolution. In: [n, 6, h, w] in units of noise; out: noise to take
-    away [n, 2, h, w] and the logarithm of the error that remains [n, 1, h, w]."""
+    """Four resolutions; what is three pixels wide is decided at the first two. In: [n, 6, h, w] in units of noise; out: noise
+    to take away [n, 2, h, w] and the logarithm of the error that remains [n, 1, h, w]."""
 
-    def __init__(self, widths=(16, 48, 80, 112), depths=(2, 2, 2)):
+    def __init__(self, widths=(32, 56, 80, 96), depths=(1, 3, 2, 2)):
         super().__init__()
         w0, w1, w2, w3 = widths
-        self.stem = nn.Conv2d(2 * SLICES, w0, 3, padding=1)
-        self.down1, self.enc1 = nn.Conv2d(w0, w1, 2, 2), blocks(w1, depths[0])
-        self.down2, self.enc2 = nn.Conv2d(w1, w2, 2, 2), blocks(w2, depths[1])
-        self.down3, self.mid = nn.Conv2d(w2, w3, 2, 2), blocks(w3, depths[2])
-        self.up3, self.dec2 = nn.ConvTranspose2d(w3, w2, 2, 2), blocks(w2, depths[1])
-        self.up2, self.dec1 = nn.ConvTranspose2d(w2, w1, 2, 2), blocks(w1, depths[0])
-        self.up1 = nn.ConvTranspose2d(w1, w0, 2, 2)
-        self.last = Block(w0)
+        d0, d1, d2, d3 = depths
+        self.stem, self.enc0 = nn.Conv2d(2 * SLICES, w0, 3, padding=1), blocks(w0, d0)
+        self.down1, self.enc1 = nn.Conv2d(w0, w1, 2, 2), blocks(w1, d1)
+        self.down2, self.enc2 = nn.Conv2d(w1, w2, 2, 2), blocks(w2, d2)
+        self.down3, self.mid = nn.Conv2d(w2, w3, 2, 2), blocks(w3, d3)
+        self.up3, self.dec2 = nn.ConvTranspose2d(w3, w2, 2, 2), blocks(w2, d2)
+        self.up2, self.dec1 = nn.ConvTranspose2d(w2, w1, 2, 2), blocks(w1, d1)
+        self.up1, self.dec0 = nn.ConvTranspose2d(w1, w0, 2, 2), blocks(w0, d0 + 1)
         self.head = nn.Conv2d(w0, 3, 3, padding=1)
         # Starts as the identity: nothing taken away, sigma that of the noise.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x):
-        s = torch.relu(self.stem(x))
+        s = self.enc0(self.stem(x))
         a = self.enc1(self.down1(s))
         b = self.enc2(self.down2(a))
         c = self.mid(self.down3(b))
         b = self.dec2(b + self.up3(c))
         a = self.dec1(a + self.up2(b))
-        y = self.head(torch.relu(self.last(s + self.up1(a))))
+        y = self.head(self.dec0(s + self.up1(a)))
         return y[:, :2], y[:, 2:]
 
 
@@ -67,6 +67,11 @@ class DnCNN(nn.Module):
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1))
+        for m in self.body:
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
 
     def forward(self, x):
         y = self.body(x)

@@ -54,7 +54,7 @@ class Module(torch.nn.Module):
 
 def scripted(onnx_file):
     """The module with the weights of the ONNX file, frozen: weights are constants of the program."""
-    weights = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in onnx.load(onnx_file).graph.initializer}
+    weights = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()).float() for t in onnx.load(onnx_file).graph.initializer}
     model = Denoiser(UNet())
     model.load_state_dict(weights)  # names and shapes, all and no others
     model.eval().requires_grad_(False)
