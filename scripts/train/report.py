@@ -93,11 +93,13 @@ def markdown(r):
     return "\n".join(lines) + "\n"
 
 
-def manifest(r):
-    quality = [f'{{ figure = "{w}", needed = "{n}", worst = {x:.4g}, where = "{where}", reached = {str(ok).lower()} }}' for w, n, x, where, ok, _ in verdicts(r) if math.isfinite(x)]
+def manifest(r, name="denoiser", version="2", found=None, more=""):
+    """`found`: verdicts; `more`: tables of its own; every model of the denoiser's contract has the same ports."""
+    found = verdicts(r) if found is None else found
+    quality = [f'{{ figure = "{w}", needed = "{n}", worst = {x:.4g}, where = "{where}", reached = {str(ok).lower()} }}' for w, n, x, where, ok, *_ in found if math.isfinite(x)]
     seeds = "\n".join(f'{n} = {{ first_seed = {f["seed"]}, samples = {f.get("samples", 0)} }}' for n, f in r["families"].items())
-    return f"""name = "denoiser"
-version = "1"
+    return f"""name = "{name}"
+version = "{version}"
 kind = "denoiser"
 file = "model.onnx"
 sha256 = "{r['sha256']}"
@@ -155,7 +157,7 @@ data = "simulated; the worst of all test families and levels"
 figures = [
   {(","+chr(10)+"  ").join(quality)}
 ]
-"""
+{more}"""
 
 
 def curves(path, history):

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import data
 import parallel
+import report as report_file
 from data import _uniform, _with
 from denoise import card_time, export, round_weights, say
 from net import Denoiser, UNet, n_parameters
@@ -323,6 +325,9 @@ def verdicts(result):
 
 
 def write(out, r):
+    if "sha256" in r:
+        cascades = f"\n[cascades]\nn = {r['cascades']}\nsigma_ratio = {r['sigma_ratio']:.4f}\n"
+        (out / "model.toml").write_text(report_file.manifest(r, "unrolled", "1", verdicts(r), cascades))
     (out / "report.json").write_text(json.dumps(r, indent=1, default=float))
     lines = ["# Unrolled reconstruction: what was measured", ""]
     if not r["complete"]:
@@ -353,7 +358,8 @@ def main():
     torch.manual_seed(args.seed)
     device = args.device
     folder = args.data or Path(tempfile.mkdtemp(prefix="cauda-train-"))
-    result = {"command": " ".join(sys.argv[1:]), "torch": torch.__version__, "tiny": args.tiny, "complete": False, "cascades": args.cascades, "snr": args.snr,
+    simulator = subprocess.run([args.cauda, "--version"], capture_output=True, text=True).stdout.strip()
+    result = {"simulator": simulator, "command": " ".join(sys.argv[1:]), "torch": torch.__version__, "tiny": args.tiny, "complete": False, "cascades": args.cascades, "snr": args.snr,
               "device": torch.cuda.get_device_name() if device == "cuda" else device, "commit": args.commit, "cases": args.cases}
     sets = {n: data.simulate(args.cauda, n, args.samples if n == "train" else args.test_samples, folder / n) for n in data.FAMILIES}
     result["families"] = {n: {"seed": data.FAMILIES[n].seed, "samples": int(s.images.shape[0])} for n, s in sets.items()}

@@ -52,8 +52,20 @@ pub struct Manifest {
     /// Numbers that the stage needs of this network, by name: where it is to abstain.
     #[serde(default)]
     pub limits: BTreeMap<String, f32>,
+    /// How it was trained to be used in an unrolled reconstruction, if it was.
+    pub cascades: Option<Cascades>,
     /// The same weights for libtorch.
     pub torchscript: Option<TorchScript>,
+}
+
+/// A network that was trained through the cascades of an unrolled reconstruction.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cascades {
+    /// How many there were.
+    pub n: usize,
+    /// What the predicted error after the last one is multiplied by, found on the validation family.
+    pub sigma_ratio: f32,
 }
 
 /// A second file with the same weights.

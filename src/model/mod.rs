@@ -27,11 +27,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 /// Models that are part of the program, by name.
-const SHIPPED: [(&str, &str, &[u8]); 1] = [(
-    "denoiser",
-    include_str!("shipped/denoiser/model.toml"),
-    include_bytes!("shipped/denoiser/model.onnx"),
-)];
+const SHIPPED: [(&str, &str, &[u8]); 2] = [
+    (
+        "denoiser",
+        include_str!("shipped/denoiser/model.toml"),
+        include_bytes!("shipped/denoiser/model.onnx"),
+    ),
+    (
+        "unrolled",
+        include_str!("shipped/unrolled/model.toml"),
+        include_bytes!("shipped/unrolled/model.onnx"),
+    ),
+];
 
 /// Names that protocols may have, and what there is to come: `synth` asks for them.
 const PLANNED: [&str; 2] = ["synth_fs", "synth_ct"];

@@ -462,7 +462,7 @@ impl Recon {
             "recon/unrolled",
             format!(
                 "{} cascades of {id} on {} and SENSE; lines {:.3} standard deviations of their noise from the image",
-                params.cascades,
+                made.n_cascades,
                 model.runtime(),
                 made.distance
             ),
@@ -471,7 +471,7 @@ impl Recon {
             "denoised",
             format!(
                 "by the network {id} in {} cascades; noise_std and snr are those of SENSE",
-                params.cascades
+                made.n_cascades
             ),
         );
         let removed = grid

@@ -3,8 +3,9 @@
 //! `x_0` is SENSE with its own noise map. A cascade is `z = D(x_k, noise_k)`, with the network's prediction `s` of the error of
 //! `z`, then the image nearest to both the lines and `z` (`Sense::between`): where little is measured the network
 //! speaks, where much is measured the lines do. All in standard deviations of the noise, with the engine's own operator.
-//! The denoiser is one that was trained by itself (plug and play: Venkatakrishnan, GlobalSIP 2013; sigma conditioning after
-//! Zhang, TPAMI 44:6360, 2022); networks trained through the cascades fit the same place.
+//! The network was trained through the cascades (after Aggarwal, TMI 38:394, 2019: one network for all of them, data consistency by
+//! conjugate gradients; sigma conditioning after Zhang, TPAMI 44:6360, 2022): `scripts/train/unrolled.py`. One that was trained
+//! by itself fits the same place (plug and play: Venkatakrishnan, GlobalSIP 2013).
 
 use std::sync::Arc;
 
@@ -21,13 +22,17 @@ use crate::model::{Beside, Denoiser};
 /// network where nothing was measured, and smooth there.
 const STILL_NOISE: f32 = 0.7;
 
+/// Cascades of a network that was not trained through them: more of them take what the lines do not hold for noise.
+const PLUG_AND_PLAY: usize = 2;
+
 /// Unrolled reconstruction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnrolledParams {
-    /// The network: the name of one that ships ("denoiser"), or the path of a manifest (`model.toml`) of the same contract.
+    /// The network: the name of one that ships ("unrolled", "denoiser"), or the path of a manifest (`model.toml`) of the same contract.
     pub model: String,
-    /// Times that network and data consistency follow each other, 1 to 6.
+    /// Times that network and data consistency follow each other, 1 to 6; 0: as often as in the network's training, or 2 if it
+    /// was not trained through them.
     pub cascades: usize,
     /// Tikhonov weight of the SENSE image that it begins with, as `sense.lambda`; small: a smoothed start hides its noise.
     pub start_lambda: f32,
@@ -38,8 +43,8 @@ pub struct UnrolledParams {
 impl Default for UnrolledParams {
     fn default() -> Self {
         Self {
-            model: "denoiser".to_owned(),
-            cascades: 2,
+            model: "unrolled".to_owned(),
+            cascades: 0,
             start_lambda: 3e-3,
             tile: 512,
         }
@@ -49,10 +54,10 @@ impl Default for UnrolledParams {
 impl UnrolledParams {
     pub(crate) fn check(&self) -> Result<(), ReconError> {
         require(
-            (1..=6).contains(&self.cascades),
+            self.cascades <= 6,
             "unrolled.cascades",
             self.cascades,
-            "1 to 6",
+            "0 to 6",
         )?;
         require(
             (128..=4096).contains(&self.tile),
@@ -78,6 +83,8 @@ pub(crate) struct Unrolled {
     pub(crate) voxels: Vec<Complex32>,
     /// Predicted standard deviation of the error, per part.
     pub(crate) sigma: Vec<f32>,
+    /// How many cascades it were.
+    pub(crate) n_cascades: usize,
     /// Distance of the lines from the image, per part, in standard deviations of their noise: 1 if all that is left is noise.
     pub(crate) distance: f64,
 }
@@ -94,7 +101,12 @@ pub(crate) fn run(
     let mut voxels = start.to_vec();
     let mut level = noise.to_vec();
     let mut sigma = Vec::new();
-    for _ in 0..params.cascades {
+    let trained = network.model().manifest().cascades;
+    let n_cascades = match params.cascades {
+        0 => trained.map_or(PLUG_AND_PLAY, |c| c.n),
+        n => n,
+    };
+    for _ in 0..n_cascades {
         let answer = network
             .run(&voxels, grid, &level, Beside::default(), params.tile)
             .map_err(|e| ReconError::Network(e.to_string()))?;
@@ -119,7 +131,11 @@ pub(crate) fn run(
         sigma = error.iter().zip(noise).map(|(s, n)| both(*s, *n)).collect();
         level = sigma.iter().map(|s| STILL_NOISE * s).collect();
     }
+    if let Some(trained) = trained {
+        sigma.iter_mut().for_each(|s| *s *= trained.sigma_ratio);
+    }
     Ok(Unrolled {
+        n_cascades,
         distance: sense.distance(kspace, csm, &voxels),
         voxels,
         sigma,
