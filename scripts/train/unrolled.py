@@ -41,6 +41,7 @@ def arguments():
     p.add_argument("--data", type=Path, help="folder of the samples; kept and used again (default: a temporary one)")
     p.add_argument("--from", dest="start", type=Path, help="checkpoint.pt of denoise.py to begin with")
     p.add_argument("--resume", type=Path, help="checkpoint.pt of an earlier run of this script to go on from")
+    p.add_argument("--evaluate", type=Path, help="checkpoint.pt of this script: export and report alone")
     p.add_argument("--wait", type=float, default=0, help="seconds to wait for the file of --from while cases are made")
     p.add_argument("--samples", type=int, default=500)
     p.add_argument("--test-samples", type=int, default=4)
@@ -50,13 +51,14 @@ def arguments():
     p.add_argument("--batch", type=int, default=6)
     p.add_argument("--rate", type=float, default=3e-4)
     p.add_argument("--snr", type=float, nargs="+", default=[10, 20, 40])
+    p.add_argument("--replicates", type=int, default=2, help="test images of each family, pattern and level")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--commit", default="unknown")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--tiny", action="store_true", help="all of it, small, on a CPU: proves that it runs, not that it is good")
     a = p.parse_args()
     if a.tiny:
-        a.samples, a.test_samples, a.cases, a.cascades, a.batch, a.seconds, a.snr = 6, 1, 4, 2, 1, 20, [20]
+        a.samples, a.test_samples, a.cases, a.cascades, a.batch, a.seconds, a.snr, a.replicates = 6, 1, 4, 2, 1, 20, [20], 1
     return a
 
 
@@ -213,18 +215,25 @@ def score(image, reference, body):
             "ssim": ssim(a, b, inside, peak), "hfen": hfen(a, b, inside)}
 
 
+SENSE_WEIGHTS = (3e-3, 1e-2, 3e-2, 0.1, 0.3)
+L1_WEIGHTS = (0.5, 1.0, 1.7, 2.5)
+
+
 def tune(check, rng):
-    """Weights of SENSE and of L1-wavelet with the least error, on the validation family."""
+    """Weights of SENSE and of L1-wavelet with the least error on the validation family, for every pattern and level by itself:
+    {(rate, variable, snr): {method: weight}}. What they are held against is tuned as well as it can be."""
     best = {}
-    for name, weights, f in (("CG-SENSE", (3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4), lambda y, m, k, v: parallel.sense(y, m, k, v, 40)),
-                             ("L1-wavelet", (0.5, 0.8, 1.2, 1.7, 2.4), lambda y, m, k, v: parallel.l1_wavelet(y, m, k, v, rng, 50))):
-        total = dict.fromkeys(weights, 0.0)
-        for c in check:
+    for key in sorted({(c["rate"], c["variable"], c["snr"]) for c in check}):
+        here = [c for c in check if (c["rate"], c["variable"], c["snr"]) == key]
+        total = {"CG-SENSE": dict.fromkeys(SENSE_WEIGHTS, 0.0), "L1-wavelet": dict.fromkeys(L1_WEIGHTS, 0.0)}
+        for c in here:
             y, _ = parallel.lines(c["truth"], c["coils"], c["mask"], rng)
-            for v in weights:
-                e = (f(y, c["maps"], c["mask"], v).abs() - c["reference"].abs()) * c["body"]
-                total[v] += float((e.square().sum() / c["body"].sum() / c["noise"].mean() ** 2))
-        best[name] = min(total, key=total.get)
+            error = lambda x: float(((x.abs() - c["reference"].abs()) * c["body"]).square().sum() / c["body"].sum())
+            for v in SENSE_WEIGHTS:
+                total["CG-SENSE"][v] += error(parallel.sense(y, c["maps"], c["mask"], v, 40))
+            for v in L1_WEIGHTS:
+                total["L1-wavelet"][v] += error(parallel.l1_wavelet(y, c["maps"], c["mask"], v, rng, 50))
+        best[key] = {m: min(t, key=t.get) for m, t in total.items()}
     return best
 
 
@@ -232,14 +241,15 @@ def tune(check, rng):
 def measure(models, cases, best, rng, cascades):
     rows = []
     for c in cases:
+        weight = best[c["rate"], c["variable"], c["snr"]]
         y, clean = parallel.lines(c["truth"], c["coils"], c["mask"], rng)
         ref, body, maps, m = c["reference"], c["body"], c["maps"], c["mask"]
         everything = (maps.conj() * data.ifft2(clean + data.white(clean.shape, rng))).sum(1)
         images = {f"all lines ({c['rate']}x the time)": everything,
-                  "CG-SENSE": parallel.sense(y, maps, m, best["CG-SENSE"], 40),
-                  "L1-wavelet": parallel.l1_wavelet(y, maps, m, best["L1-wavelet"], rng)}
+                  "CG-SENSE": parallel.sense(y, maps, m, weight["CG-SENSE"], 40),
+                  "L1-wavelet": parallel.l1_wavelet(y, maps, m, weight["L1-wavelet"], rng)}
         twice = parallel.lines(c["truth"], c["coils"], m, rng)[0]
-        images["CG-SENSE, two averages (twice the time)"] = parallel.sense((y + twice) / 2, maps, m, best["CG-SENSE"] / 2, 40)
+        images["CG-SENSE, two averages (twice the time)"] = parallel.sense((y + twice) / 2, maps, m, weight["CG-SENSE"] / 2, 40)
         row = {"rate": c["rate"], "variable": c["variable"], "snr": c["snr"], "methods": {}}
         for name, (model, n) in models.items():
             z, own, x, both = parallel.unrolled(model, y, maps, m, c["noise"], n)[-1]
@@ -278,8 +288,9 @@ def panels(path, models, families, best, rng):
     for name, cases in families.items():
         c = max(cases, key=lambda c: (c["rate"], -c["snr"], -c["variable"]))
         y, _ = parallel.lines(c["truth"], c["coils"], c["mask"], rng)
-        row = [("CG-SENSE", parallel.sense(y, c["maps"], c["mask"], best["CG-SENSE"], 40)),
-               ("L1-wavelet", parallel.l1_wavelet(y, c["maps"], c["mask"], best["L1-wavelet"], rng))]
+        weight = best[c["rate"], c["variable"], c["snr"]]
+        row = [("CG-SENSE", parallel.sense(y, c["maps"], c["mask"], weight["CG-SENSE"], 40)),
+               ("L1-wavelet", parallel.l1_wavelet(y, c["maps"], c["mask"], weight["L1-wavelet"], rng))]
         for label, (model, n) in models.items():
             _, _, x, both = parallel.unrolled(model, y, c["maps"], c["mask"], c["noise"], n)[-1]
             row.append((label, x))
@@ -340,7 +351,7 @@ def write(out, r):
         lines += ["**A tiny run: it proves that all steps run. Its figures say nothing about the method.**", ""]
     lines += [f"Simulated data only: {COILS} coils, 256 x 256, 24 calibration lines, ESPIRiT maps from them; levels {r['snr']} (mean signal of the body over the noise, all lines). "
               f"{r['device']}, torch {r['torch']}; {r.get('parameters', 0):,} parameters, {r['cascades']} cascades, trained {r.get('training_seconds', 0):g} s on {r.get('cases', 0)} images "
-              f"after the denoiser's training. Weights of CG-SENSE and L1-wavelet chosen on the validation family: {r.get('best')}.", ""]
+              f"after the denoiser's training. Weights of CG-SENSE and L1-wavelet chosen on the validation family for every pattern and level: {r.get('best')}.", ""]
     v = verdicts(r)
     if v:
         lines += ["| figure | needed | worst found | where | reached |", "| --- | --- | --- | --- | --- |"]
@@ -369,7 +380,7 @@ def main():
     result["families"] = {n: {"seed": data.FAMILIES[n].seed, "samples": int(s.images.shape[0])} for n, s in sets.items()}
     say("samples read")
     rng = torch.Generator(device=device).manual_seed(11)
-    cases = make_cases(sets["train"], args.cases, rng)
+    cases = make_cases(sets["train"], 0 if args.evaluate else args.cases, rng)
     check = make_cases(sets["validation"], 2 if args.tiny else 12, rng)
     say(f"{len(cases)} cases")
 
@@ -377,11 +388,14 @@ def main():
     waited = time.monotonic()
     while args.start and not args.start.exists() and time.monotonic() - waited < args.wait:
         time.sleep(0.5)
-    if args.resume or args.start:
-        state = torch.load(args.resume or args.start, map_location=device, weights_only=True)
-        model.load_state_dict(state["unrolled" if args.resume else "denoiser"])
-        say(f"begins with {args.resume or args.start}")
-    plain = copy.deepcopy(model).eval()
+    plain = copy.deepcopy(model)
+    if args.start:
+        plain.load_state_dict(torch.load(args.start, map_location=device, weights_only=True)["denoiser"])
+    model.load_state_dict(plain.state_dict())
+    if again := args.resume or args.evaluate:
+        model.load_state_dict(torch.load(again, map_location=device, weights_only=True)["unrolled"])
+    say(f"begins with {again or args.start}")
+    plain.eval()
     result["parameters"] = n_parameters(model)
 
     def save(average, history):
@@ -390,8 +404,14 @@ def main():
         result["history"] = {"unrolled": history}
         write(args.out, result)
 
-    model, history = train(model, cases, check, args, save)
-    result["training_seconds"] = args.seconds
+    history = []
+    if args.evaluate:
+        earlier = args.evaluate.parent / "report.json"
+        history = json.loads(earlier.read_text())["history"]["unrolled"] if earlier.exists() else []
+        result["evaluated"] = str(args.evaluate)
+    else:
+        model, history = train(model, cases, check, args, save)
+    result["training_seconds"] = history[-1]["seconds"] if history else 0
     del cases
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     round_weights(model)
@@ -410,23 +430,25 @@ def main():
     save(model, history)
     say(f"exported: {result['export']}, sigma off by {result['sigma_ratio']:.3f}")
 
-    with torch.no_grad():
-        result["best"] = tune(check[:6], rng)
-    say(f"weights: {result['best']}")
     patterns = [(3, False)] if args.tiny else [(2, False), (3, False), (4, False), (3, True), (4, True)]
+    with torch.no_grad():
+        tuning = make_cases(sets["validation"], len(patterns) * len(args.snr), torch.Generator(device=device).manual_seed(17), snrs=args.snr, patterns=patterns)
+        best = tune(tuning, rng)
+    result["best"] = {f"R={k[0]}{' variable' if k[1] else ''}, SNR {k[2]:g}": v for k, v in best.items()}
+    say(f"weights: {result['best']}")
     models = {"denoiser in 2 cascades": (plain, 2), "unrolled": (model, args.cascades)}
     shown = {}
     for name in data.TESTS:
         family = data.FAMILIES[name]
-        n = len(patterns) * len(args.snr) * (1 if args.tiny else 2)
+        n = len(patterns) * len(args.snr) * args.replicates
         tested = make_cases(sets[name], n, torch.Generator(device=device).manual_seed(family.seed + 7), family.coils, args.snr, patterns, tissue=family.tissue)
-        result.setdefault("families_measured", {})[name] = table(measure(models, tested, result["best"], rng, args.cascades))
+        result.setdefault("families_measured", {})[name] = table(measure(models, tested, best, rng, args.cascades))
         shown[name] = tested[: len(patterns)]
         write(args.out, result)
         say(f"measured {name}")
     result["complete"] = True
     write(args.out, result)
-    panels(args.out / "panels.png", models, shown, result["best"], rng)
+    panels(args.out / "panels.png", models, shown, best, rng)
 
 
 if __name__ == "__main__":
