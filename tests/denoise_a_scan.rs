@@ -133,7 +133,7 @@ fn a_fast_scan_gets_its_snr_back() {
     );
     let comments = meta.get("ImageComments").unwrap().join("\n");
     assert!(
-        comments.contains("denoised") && comments.contains("denoiser 1 ("),
+        comments.contains("denoised") && comments.contains("denoiser 2 ("),
         "{comments}"
     );
     good(dir, &format!("recon noisy.h5 {recon} -o some.dcm"));

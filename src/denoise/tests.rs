@@ -104,7 +104,7 @@ fn noise_goes_by_as_much_as_is_asked_and_what_went_is_kept() {
         let step = out.provenance.steps.last().unwrap();
         assert_eq!(step.op, "denoise/network");
         for said in [
-            "denoiser 1 (",
+            "denoiser 2 (",
             "ONNX Runtime",
             &format!("strength {strength}"),
             "removed",

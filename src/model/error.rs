@@ -19,14 +19,6 @@ pub enum ModelError {
         /// Names.
         shipped: String,
     },
-    /// One that this build was made without.
-    #[error(
-        "the network \"{found}\" is not part of this build\n  try:    the path of a manifest (model.toml) of the same contract; scripts/train has what makes one"
-    )]
-    NotShipped {
-        /// What was asked for.
-        found: String,
-    },
     /// A file that cannot be read.
     #[error("cannot read {}: {source}{}", path.display(), advice(source))]
     Unreadable {

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 /// Models that are part of the program, by name.
-const SHIPPED: [(&str, &str, &[u8]); 2] = [
+const SHIPPED: [(&str, &str, &[u8]); 4] = [
     (
         "denoiser",
         include_str!("shipped/denoiser/model.toml"),
@@ -38,10 +38,17 @@ const SHIPPED: [(&str, &str, &[u8]); 2] = [
         include_str!("shipped/unrolled/model.toml"),
         include_bytes!("shipped/unrolled/model.onnx"),
     ),
+    (
+        "synth_fs",
+        include_str!("shipped/synth_fs/model.toml"),
+        include_bytes!("shipped/synth_fs/model.onnx"),
+    ),
+    (
+        "synth_ct",
+        include_str!("shipped/synth_ct/model.toml"),
+        include_bytes!("shipped/synth_ct/model.onnx"),
+    ),
 ];
-
-/// Names that protocols may have, and what there is to come: `synth` asks for them.
-const PLANNED: [&str; 2] = ["synth_fs", "synth_ct"];
 
 /// Largest manifest and largest file of weights that is read, bytes.
 const MANIFEST_LIMIT: u64 = 1 << 20;
@@ -220,11 +227,6 @@ enum Place {
 fn find(which: &str) -> Result<(Manifest, Place), ModelError> {
     if let Some((name, text, bytes)) = SHIPPED.iter().find(|(name, ..)| *name == which) {
         return Ok((Manifest::parse(text, name)?, Place::Here(bytes)));
-    }
-    if PLANNED.contains(&which) {
-        return Err(ModelError::NotShipped {
-            found: which.to_owned(),
-        });
     }
     let path = Path::new(which);
     if path.extension().is_none_or(|e| e != "toml") {

@@ -144,6 +144,12 @@ impl Network {
         })
     }
 
+    /// What `domain` reaches in reconstructed scans of those that the network is for, where that is more than in its training samples; else 1.
+    fn domain_limit(&self) -> f32 {
+        let limits = &self.model.manifest().limits;
+        limits.get("domain").copied().unwrap_or(1.0).max(1.0)
+    }
+
     /// Where the manifest says that the answer is not to be trusted; of a name that the contract does not know, everywhere.
     pub(super) fn limit(&self, name: &str) -> f32 {
         let limits = &self.model.manifest().limits;
@@ -233,7 +239,7 @@ impl Network {
                     let domain = named("domain").and_then(|t| t.data.get(b)).copied();
                     // A score that is no number is outside of everything.
                     let domain = domain.filter(|d| d.is_finite()).unwrap_or(f32::MAX);
-                    answer.domain = answer.domain.max(domain);
+                    answer.domain = answer.domain.max(domain / self.domain_limit());
                 }
             }
             for (z, answer) in slices.into_iter().zip(answers) {
