@@ -1,4 +1,4 @@
-//! ESPIRiT on a card: the signal space of the calibration matrix ([`space`]), and the eigenvectors of every voxel.
+//! ESPIRiT on a card: the signal space of the calibration matrix (`space.rs`), and the eigenvectors of every voxel.
 
 use num_complex::Complex32;
 use rayon::prelude::*;
