@@ -230,13 +230,8 @@ fn stream(dir: &Path, name: &str, wait_s: f64) -> Vec<u8> {
         dir,
         &format!("convert {name}.h5 {name}_{wait_s}.mrd --force"),
     );
-    let path = |name: &str| data("synth").join(name).join("model.toml");
     let mut bytes = Vec::new();
-    let text = format!(
-        "[synth]\nfs_model = {:?}\nct_model = {:?}\nwait_s = {wait_s:?}\n",
-        path("synth_fs"),
-        path("synth_ct")
-    );
+    let text = format!("[synth]\nwait_s = {wait_s:?}\n");
     encode(&Message::ConfigText(text), &mut bytes).unwrap();
     bytes.extend(std::fs::read(dir.join(format!("{name}_{wait_s}.mrd"))).unwrap());
     bytes

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import data
 import evaluate
 import report as report_file
+from half import halve, round_weights
 from net import MULTIPLE, SLICES, Denoiser, DnCNN, UNet, n_parameters
 
 START = time.monotonic()
@@ -158,35 +159,6 @@ def calibrate(model, check):
 
 BM3D_TINY = {"step": 6, "reach": 4}
 NAMES = {"image": [1, 2 * SLICES], "gfactor": [1, 1], "noise": [1], "denoised": [1, 2], "sigma": [1, 1]}
-
-
-def halve(path):
-    """Keeps the large weights of an ONNX file in 16 bits, each with a Cast to 32 behind it, which run-times do once when they load."""
-    import onnx
-
-    model = onnx.load(str(path))
-    casts = []
-    for t in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(t)
-        if values.dtype == np.float32 and values.size > 64:
-            casts.append(onnx.helper.make_node("Cast", [t.name], [f"{t.name}.f32"], to=onnx.TensorProto.FLOAT))
-            t.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), t.name))
-    wide = {c.input[0]: c.output[0] for c in casts}
-    for node in model.graph.node:
-        node.input[:] = [wide.get(name, name) for name in node.input]
-    nodes = casts + list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-
-
-def round_weights(model):
-    """What `halve` stores: from here on the network is the one that ships."""
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.numel() > 64:
-                p.copy_(p.half().float())
 
 
 def export(model, path):

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import synth_data
 import synth_evaluate as evaluate
 import synth_report as report_file
+from half import halve, round_weights
 from synth_evaluate import ssim_map
 from synth_net import SLICES, TINY, PlainFS, SynthCT, SynthFS, best_factor, n_parameters
 
@@ -234,14 +235,16 @@ PORTS = {"fs": (["t1w", "t2w", "noise", "sequence"], ["stir", "stir_sigma", "t2f
 
 
 def export(model, path, what):
-    """ONNX, opset 17, and how far ONNX Runtime is from PyTorch, both on the CPU, at sizes other than the traced one."""
+    """ONNX, opset 17, weights in 16 bits, and how far ONNX Runtime is from PyTorch, both on the CPU, at sizes other than the traced one."""
     import onnxruntime
 
     model = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    round_weights(model)
     inputs, outputs = PORTS[what]
     flat = {"noise", "sequence", "geometry", "domain"}
     axes = {k: ({0: "n"} if k in flat else {0: "n", 2: "h", 3: "w"}) for k in inputs + outputs}
     torch.onnx.export(model, example(what, 1, 64, 64, 0), str(path), opset_version=17, dynamo=False, dynamic_axes=axes, input_names=inputs, output_names=outputs)
+    halve(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -401,6 +404,8 @@ def main():
     if on_card:
         # Exactly single precision from here on.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    # From here on the network is the one that ships.
+    round_weights(ours)
     ours = ours.eval()
     if not result["limits"]:
         result["limits"] = calibrate(ours, training, validation, args)

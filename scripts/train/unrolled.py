@@ -27,7 +27,8 @@ import data
 import parallel
 import report as report_file
 from data import _uniform, _with
-from denoise import card_time, export, round_weights, say
+from denoise import card_time, export, say
+from half import round_weights
 from net import Denoiser, UNet, n_parameters
 
 COILS = 8

@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<Outcome, Fault> {
     // Before anything is made up, what was measured is safe.
     let mut delivered = Vec::new();
     for (name, loaded) in &mut sources {
-        let Some(finished) = &loaded.finished else {
+        let Some(finished) = loaded.finished() else {
             continue;
         };
         let delivery = finished.deliver(&place.of(name)?, &protocol.file.handoff)?;

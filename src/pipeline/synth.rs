@@ -19,14 +19,15 @@ use super::warm::Warm;
 
 /// A series from a file.
 pub struct Loaded {
-    /// What its header says.
-    pub scan: Scan,
-    /// Its images.
-    pub images: Vec<ReconImage>,
-    /// DICOM class and instance of each, where it was DICOM.
-    pub instances: Vec<(String, String)>,
-    /// From k-space: the acquired images, which go out first.
-    pub finished: Option<Finished>,
+    from: From,
+    /// DICOM class and instance of each image, where it was DICOM.
+    instances: Vec<(String, String)>,
+}
+
+/// What it came from.
+enum From {
+    Images(Scan, Vec<ReconImage>),
+    KSpace(Finished),
 }
 
 /// Opens a series of images, or reconstructs one from k-space.
@@ -35,20 +36,15 @@ pub struct Loaded {
 /// Those of the reader, or of [`recon_file`].
 pub fn load_series(job: &FileJob<'_>) -> Result<Loaded, Fault> {
     if !is_images(job.input)? {
-        let finished = recon_file(job)?;
         return Ok(Loaded {
-            scan: finished.scan.clone(),
-            images: finished.images.clone(),
+            from: From::KSpace(recon_file(job)?),
             instances: Vec::new(),
-            finished: Some(finished),
         });
     }
     let read = border("handoff", || Ok(read_series(job.input)?))?;
     Ok(Loaded {
-        scan: read.scan,
-        images: read.images,
+        from: From::Images(read.scan, read.images),
         instances: read.instances,
-        finished: None,
     })
 }
 
@@ -69,12 +65,24 @@ fn is_images(path: &Path) -> Result<bool, Fault> {
 }
 
 impl Loaded {
+    /// From k-space: the acquired images, which go out first.
+    pub fn finished(&self) -> Option<&Finished> {
+        match &self.from {
+            From::KSpace(finished) => Some(finished),
+            From::Images(..) => None,
+        }
+    }
+
     /// The series as the stage takes it.
     ///
     /// # Errors
     /// Images that are no series.
     pub fn series(&self) -> Result<Series, Fault> {
-        let mut series = border("synth", || Ok(Series::of(&self.scan, &self.images)?))?;
+        let (scan, images) = match &self.from {
+            From::Images(scan, images) => (scan, images),
+            From::KSpace(finished) => (&finished.scan, &finished.images),
+        };
+        let mut series = border("synth", || Ok(Series::of(scan, images)?))?;
         series.instances.clone_from(&self.instances);
         Ok(series)
     }

@@ -163,6 +163,11 @@ fn overlay(text: &str, default: &str) -> Result<Choice, Fault> {
     };
     let mut overlays = Vec::new();
     flatten("", &table, &mut overlays);
+    if let Some(one) = overlays.iter().find(|o| names_a_network_by_path(o)) {
+        return Err(wrong(format!(
+            "the configuration text has {one}: a client chooses among the networks that ship, by name, never among files of the server"
+        )));
+    }
     let protocol = Registry.find_shipped(&base, &overlays)?;
     let note = Note::new(
         "client_overlay",
@@ -176,6 +181,15 @@ fn overlay(text: &str, default: &str) -> Result<Choice, Fault> {
         notes: vec![note],
         is_probe: false,
     })
+}
+
+/// Whether an overlay, `key=value`, chooses a network (`model`, `fs_model`, ...) by what is no plain name: a manifest decides which
+/// program of libtorch is run, and that is for who keeps the server.
+fn names_a_network_by_path(overlay: &str) -> bool {
+    let (key, value) = overlay.split_once('=').unwrap_or((overlay, ""));
+    let is_network = key.rsplit('.').next().is_some_and(|k| k.ends_with("model"));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    is_network && !value.trim_matches('"').chars().all(is_name)
 }
 
 /// `[a] b = 1` as `a.b=1`.
@@ -249,6 +263,7 @@ mod tests {
         assert_eq!(choice.protocol.name, "recon_only");
         assert_eq!(choice.protocol.overlays, ["recon.method=\"fft\""]);
         assert!(by_text("").unwrap().protocol.overlays.is_empty());
+        by_text("[recon.unrolled]\nmodel = \"denoiser\"\n").unwrap();
         for (text, word) in [
             (
                 "<?xml version=\"1.0\"?><gadgetronStreamConfiguration/>",
@@ -257,6 +272,9 @@ mod tests {
             ("no toml at all", "not TOML"),
             ("[recon]\nmethud = 1", "recon.methud"),
             ("protocol = 3", "needed: a name"),
+            ("[denoise]\nmodel = \"/etc/model.toml\"", "denoise.model"),
+            ("recon.unrolled.model = 'mine.toml'", "networks that ship"),
+            ("[synth]\nct_model = \"..\\\\x.toml\"", "synth.ct_model"),
         ] {
             let fault = by_text(text).unwrap_err();
             assert!(fault.message.contains(word), "{}", fault.message);
