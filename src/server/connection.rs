@@ -606,6 +606,9 @@ impl Dialogue<'_> {
         });
         match made {
             Ok(report) => {
+                for note in &report.notes {
+                    say("WRN", &note.text)?;
+                }
                 for (kind, n) in &report.made {
                     let words = format!("{}: {n} slices; {}", kind.title(), kind.caution());
                     say("INFO", &words)?;

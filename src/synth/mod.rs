@@ -221,6 +221,14 @@ impl Synthesiser {
             t2w: exam.t2w.as_ref().filter(|_| set.t2w.is_some()),
             notes: &notes,
         };
+        let mut outside: Vec<(SyntheticKind, f32)> = Vec::new();
+        let mut seen = |scan: &Scan, image: ReconImage| {
+            let mark = image.synthetic.as_deref();
+            let beyond = mark.and_then(|s| Some((s.kind, s.domain.filter(|d| *d > 1.0)?)));
+            outside.extend(beyond);
+            leave(scan, image)
+        };
+        let leave: &mut Leave<'_> = &mut seen;
         if let (Ok(network), false) = (&self.fs, fs.is_empty()) {
             match job.fs(network, &fs, leave) {
                 Ok(n) => report.made.extend(fs.iter().map(|k| (*k, n))),
@@ -233,6 +241,20 @@ impl Synthesiser {
                 Ok(n) => report.made.push((SyntheticKind::Ct, n)),
                 Err(Stop::Synth(why)) => refuse(&mut report, &ct, &why),
                 Err(Stop::Leave(f)) => return Err(f),
+            }
+        }
+        for (kind, n) in &report.made {
+            let beyond = outside.iter().filter(|(k, _)| k == kind).map(|(_, d)| *d);
+            let (n_beyond, most) = beyond.fold((0, 0.0f32), |(n, m), d| (n + 1, m.max(d)));
+            if n_beyond > 0 {
+                report.notes.push(Note::new(
+                    "synth_out_of_domain",
+                    format!(
+                        "{}: {n_beyond} of {n} slices are unlike what the network was trained on (up to {most:.1}, at most 1): it abstains on \
+                         the whole of them; another region, contrast or uneven coils (recon.intensity_correction.enabled)",
+                        kind.title()
+                    ),
+                ));
             }
         }
         Ok(report)

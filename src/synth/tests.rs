@@ -637,7 +637,11 @@ fn the_ladder() {
     // A field that the stand-in does not know: everything abstains, and says so.
     let mut far = whole.clone();
     far.t1w.as_mut().unwrap().facts.field_strength_t = Some(7.0);
-    let (_, out) = run(&stage, &far);
+    let (report, out) = run(&stage, &far);
+    assert!(
+        codes(&report.notes).contains(&"synth_out_of_domain"),
+        "{report:?}"
+    );
     for (_, image) in &out {
         let s = image.synthetic.as_ref().unwrap();
         assert!(
