@@ -27,7 +27,7 @@ pub struct Loaded {
 /// What it came from.
 enum From {
     Images(Scan, Vec<ReconImage>),
-    KSpace(Finished),
+    KSpace(Box<Finished>),
 }
 
 /// Opens a series of images, or reconstructs one from k-space.
@@ -37,7 +37,7 @@ enum From {
 pub fn load_series(job: &FileJob<'_>) -> Result<Loaded, Fault> {
     if !is_images(job.input)? {
         return Ok(Loaded {
-            from: From::KSpace(recon_file(job)?),
+            from: From::KSpace(Box::new(recon_file(job)?)),
             instances: Vec::new(),
         });
     }
